@@ -1,0 +1,119 @@
+"""The vocabulary of the log: what happened to a model, as frozen, absolute facts.
+
+An entry holds everything `machine.apply` needs. Whatever was measured, drawn or read from a clock before
+the append (the time, the norm, the server's durability) is written down here once and never recomputed,
+so a replay needs neither clock nor luck.
+
+    Entry  --wire.records-->  Record  --store-->  Logged
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where one tensor lies in a block of tensor bytes: `data[start:stop]`, row-major, little-endian."""
+
+    dtype: str  # the safetensors name: "F64", "F32", "F16", "BF16", "I64" …
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tensors:
+    """Named tensors over one block of bytes; views, never copies.
+
+    `payload` is the whole safetensors body as it arrived (and as it is logged); `data` is its part behind
+    the header. `table` is in wire order and shared between bodies with the same header, so its identity
+    can key a cache.
+    """
+
+    table: Mapping[str, Placement]
+    payload: memoryview
+    data: memoryview
+
+    def __getitem__(self, name: str) -> memoryview:
+        place = self.table[name]
+        return self.data[place.start : place.stop]
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """The model begins. `spec` is fully expanded: a preset changed later never changes an old run."""
+
+    spec: Json
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """Parameter values arrive: the initial ones, or a replacement, which is a step of its own."""
+
+    tensors: Tensors
+    digest: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """A worker's gradient, validated: names, shapes and dtypes fit the model and every number is finite.
+
+    (`worker`, `sequence`) names it; without a worker, `key` may (an Idempotency-Key). `base` is the step
+    the gradient was computed at, None if the worker did not say.
+    """
+
+    tensors: Tensors
+    digest: str
+    worker: str | None
+    sequence: int | None
+    key: str | None
+    base: int | None
+    weight: float
+    grad_norm: float  # Euclidean norm over all tensors of the push, by the canonical tree
+    durability: str  # of the server at the append: "fsync", "everysec" or "memory"
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Configure:
+    """The optimizer changes; `spec` is the whole expanded spec from here on."""
+
+    spec: Json
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """The model ends. Nothing follows."""
+
+    at_ms: int
+
+
+Entry = Create | Upload | Push | Configure | Delete
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """An entry as the log keeps it: its facts as canonical JSON, and its tensor bytes (empty if none).
+
+    `meta` holds the digest of `payload`, so a chain over metas vouches for the payloads too.
+    """
+
+    meta: bytes
+    payload: memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """A record at its place: `chain` = sha1(previous chain + meta), hex; two logs with equal chains are equal."""
+
+    offset: int
+    chain: str
+    record: Record

@@ -1,0 +1,194 @@
+"""Every way to fail, drawn as a tree. Raised low, translated once (api/problems.py).
+
+    GradledgerError
+    ├── Refused                     the request is wrong; nothing happened
+    │   ├── MalformedBody           400  not JSON, not safetensors, truncated, hostile
+    │   ├── MalformedRequest        400  a header or query parameter that cannot be read
+    │   ├── NotFound                404  no such path
+    │   │   ├── ModelNotFound
+    │   │   ├── TensorNotFound
+    │   │   └── RuleNotFound
+    │   ├── MethodNotAllowed        405
+    │   ├── NotAcceptable           406
+    │   ├── Conflict                409  right in itself, wrong now
+    │   │   ├── ModelExists
+    │   │   ├── ParametersMissing
+    │   │   └── SequenceGap         an acknowledged push was lost, or one was skipped
+    │   ├── LengthRequired          411
+    │   ├── PreconditionFailed      412  If-Match names another version
+    │   ├── BodyTooLarge            413
+    │   ├── UnsupportedMediaType    415
+    │   └── Invalid                 422  understood, and impossible
+    │       ├── InvalidSpec         a field or hyperparameter of the spec
+    │       ├── InvalidName
+    │       ├── UnknownTensor
+    │       ├── WrongShape
+    │       ├── WrongDtype
+    │       ├── NonFinite
+    │       └── SequenceReused      same (worker, sequence) or key, other body
+    ├── Unavailable                 the request may be right; try again
+    │   ├── StoreUnavailable        503  the server holding the log does not answer
+    │   ├── StoreFull               507  the server refuses writes for want of memory
+    │   └── ModelQuarantined        503  an entry could not be replayed; a person must look
+    └── StoreUnsuitable             at start-up: wrong version, eviction on, weaker than asked
+
+A message says what, got, expected; `hint` says the next move. Keyword facts become members of the problem.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class GradledgerError(Exception):
+    """The root. `problem` is the last part of the problem type's path, `status` its HTTP status."""
+
+    problem: ClassVar[str] = "internal"
+    title: ClassVar[str] = "Something broke in the service"
+    status: ClassVar[int] = 500
+    hint: ClassVar[str] = ""
+
+    def __init__(self, detail: str, *, hint: str | None = None, **facts: Any) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.advice = self.hint if hint is None else hint
+        self.facts = facts
+
+
+class Refused(GradledgerError):
+    problem, title, status = "refused", "The request was refused", 400
+
+
+class MalformedBody(Refused):
+    problem, title = "malformed-body", "The body cannot be read"
+
+
+class MalformedRequest(Refused):
+    problem, title = "malformed-request", "A header or parameter cannot be read"
+
+
+class NotFound(Refused):
+    problem, title, status = "not-found", "There is nothing here", 404
+    hint = "GET /v1 lists what this service serves."
+
+
+class ModelNotFound(NotFound):
+    problem, title = "model-not-found", "There is no such model"
+    hint = "Create it with PUT /v1/models/{model}; GET /v1/models lists the ones there are."
+
+
+class TensorNotFound(NotFound):
+    problem, title = "tensor-not-found", "The model has no such tensor"
+    hint = "GET /v1/models/{model} lists its tensors."
+
+
+class RuleNotFound(NotFound):
+    problem, title = "rule-not-found", "There is no such optimizer rule"
+    hint = "GET /v1/optimizers lists the rules."
+
+
+class MethodNotAllowed(Refused):
+    problem, title, status = "method-not-allowed", "This path does not take that method", 405
+
+
+class NotAcceptable(Refused):
+    problem, title, status = "not-acceptable", "No offered form of the answer is acceptable", 406
+    hint = "Accept application/json or application/vnd.safetensors."
+
+
+class Conflict(Refused):
+    problem, title, status = "conflict", "The request does not fit the present state", 409
+
+
+class ModelExists(Conflict):
+    problem, title = "model-exists", "A model of this name exists with another spec"
+    hint = "Choose another name, PATCH its optimizer, or DELETE it first."
+
+
+class ParametersMissing(Conflict):
+    problem, title = "parameters-missing", "The model has no parameter values yet"
+    hint = "Upload them with PUT /v1/models/{model}/parameters."
+
+
+class SequenceGap(Conflict):
+    problem, title = "sequence-gap", "A push is missing before this one"
+    hint = "Send the expected sequence next; if that push was acknowledged before, the server lost it."
+
+
+class LengthRequired(Refused):
+    problem, title, status = "length-required", "The body's length must be declared", 411
+    hint = "Send Content-Length."
+
+
+class PreconditionFailed(Refused):
+    problem, title, status = "precondition-failed", "The model is at another version", 412
+    hint = "Pull the parameters and try with their ETag, or leave If-Match out."
+
+
+class BodyTooLarge(Refused):
+    problem, title, status = "body-too-large", "The body is larger than this request may need", 413
+
+
+class UnsupportedMediaType(Refused):
+    problem, title, status = "unsupported-media-type", "The body's form is not known", 415
+    hint = "Send application/json or application/vnd.safetensors."
+
+
+class Invalid(Refused):
+    problem, title, status = "invalid", "The request asks for something impossible", 422
+
+
+class InvalidSpec(Invalid):
+    problem, title = "invalid-spec", "A field of the spec is wrong"
+
+
+class InvalidName(Invalid):
+    problem, title = "invalid-name", "The name is not allowed"
+
+
+class UnknownTensor(Invalid):
+    problem, title = "unknown-tensor", "The model has no tensor of this name"
+    hint = "GET /v1/models/{model} lists its tensors."
+
+
+class WrongShape(Invalid):
+    problem, title = "wrong-shape", "A tensor's shape does not match"
+    hint = "Shapes must match exactly; nothing is broadcast."
+
+
+class WrongDtype(Invalid):
+    problem, title = "wrong-dtype", "A tensor's dtype cannot be used here"
+
+
+class NonFinite(Invalid):
+    problem, title = "non-finite", "A tensor holds NaN or infinity"
+    hint = "Skip this batch or lower the learning rate; the model is unchanged."
+
+
+class SequenceReused(Invalid):
+    problem, title = "sequence-reused", "This name was used for another push"
+    hint = "A retry must repeat the same body; a new push needs the next sequence or a new key."
+
+
+class Unavailable(GradledgerError):
+    problem, title, status = "unavailable", "Not now", 503
+    retry_after_s: ClassVar[int] = 1
+
+
+class StoreUnavailable(Unavailable):
+    problem, title = "store-unavailable", "The server that holds the log does not answer"
+    hint = "Repeat the same request; a push with a worker and sequence or a key counts once however often it is sent."
+
+
+class StoreFull(Unavailable):
+    problem, title, status = "store-full", "The server that holds the log is out of memory", 507
+    hint = "Raise its maxmemory or delete models."
+
+
+class ModelQuarantined(Unavailable):
+    problem, title = "model-quarantined", "The model's log cannot be replayed"
+    hint = "Read the service's log: it names the entry. The other models are not affected."
+
+
+class StoreUnsuitable(GradledgerError):
+    problem, title = "store-unsuitable", "The Redis server cannot keep the promises asked of it"
