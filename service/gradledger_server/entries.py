@@ -46,9 +46,15 @@ class Tensors:
 
 @dataclass(frozen=True, slots=True)
 class Create:
-    """The model begins. `spec` is fully expanded: a preset changed later never changes an old run."""
+    """The model begins. `spec` is fully expanded: a preset changed later never changes an old run.
+
+    `tensors` holds the initial values the request brought along, so that a model and its values appear in
+    one entry; what they leave out arrives as an Upload.
+    """
 
     spec: Json
+    tensors: Tensors | None
+    digest: str | None  # of the tensors' payload
     at_ms: int
 
 
@@ -112,7 +118,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """A record at its place: `chain` = sha1(previous chain + meta), hex; two logs with equal chains are equal."""
+    """A record at its place: `chain` = sha1(previous chain + meta), hex. Equal chains, equal logs."""
 
     offset: int
     chain: str

@@ -30,7 +30,9 @@
     │   ├── StoreUnavailable        503  the server holding the log does not answer
     │   ├── StoreFull               507  the server refuses writes for want of memory
     │   └── ModelQuarantined        503  an entry could not be replayed; a person must look
-    └── StoreUnsuitable             at start-up: wrong version, eviction on, weaker than asked
+    ├── MalformedRecord             a record of our own log cannot be read
+    ├── StoreUnsuitable             at start-up: wrong version, eviction on, weaker than asked
+    └── DeviceUnavailable           at start-up: a GPU was asked for and cannot be used
 
 A message says what, got, expected; `hint` says the next move. Keyword facts become members of the problem.
 """
@@ -177,7 +179,7 @@ class Unavailable(GradledgerError):
 
 class StoreUnavailable(Unavailable):
     problem, title = "store-unavailable", "The server that holds the log does not answer"
-    hint = "Repeat the same request; a push with a worker and sequence or a key counts once however often it is sent."
+    hint = "Repeat the same request; a push with a sequence or a key counts once however often it is sent."
 
 
 class StoreFull(Unavailable):
@@ -190,5 +192,14 @@ class ModelQuarantined(Unavailable):
     hint = "Read the service's log: it names the entry. The other models are not affected."
 
 
+class MalformedRecord(GradledgerError):
+    problem, title = "malformed-record", "A record of the log cannot be read"
+
+
 class StoreUnsuitable(GradledgerError):
     problem, title = "store-unsuitable", "The Redis server cannot keep the promises asked of it"
+
+
+class DeviceUnavailable(GradledgerError):
+    problem, title = "device-unavailable", "The GPU asked for cannot be used"
+    hint = "Install CuPy for your CUDA version and check the driver, or start with --device cpu."

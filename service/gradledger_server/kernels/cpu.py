@@ -1,0 +1,76 @@
+"""The CPU as a device: compiled kernels where llvmlite is there, else NumPy's; both give the same bits."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gradledger_server.kernels import arrays, reductions
+from gradledger_server.kernels.arrays import Array
+from gradledger_server.kernels.blocked import BlockedKernel
+from gradledger_server.kernels.crew import Crew
+from gradledger_server.kernels.trace import Program
+
+try:
+    from gradledger_server.kernels.llvm import LlvmKernel
+    from gradledger_server.kernels.llvm_reductions import SumOfSquares
+except ImportError:
+    _HAS_LLVM = False
+else:
+    _HAS_LLVM = True
+
+if TYPE_CHECKING:
+    from gradledger_server.kernels.device import Kernel
+
+
+class CpuDevice:
+    """Host memory and the processors this process may use."""
+
+    def __init__(self, *, threads: int | None = None, compiled: bool = True) -> None:
+        self.compiled = compiled and _HAS_LLVM
+        self._crew = Crew(threads)
+        self._kernels: dict[tuple[Program, np.dtype[Any]], Kernel] = {}
+        self._sums: dict[np.dtype[Any], SumOfSquares] = {}
+        self._making = threading.Lock()
+
+    on_host = True  # whether arrays are NumPy's own
+
+    @property
+    def name(self) -> str:
+        return f"cpu ({'llvm' if self.compiled else 'numpy'}, {self._crew.threads} threads)"
+
+    def zeros(self, count: int, dtype: npt.DTypeLike) -> Array:
+        return arrays.zeros(count, dtype)
+
+    def full(self, count: int, dtype: npt.DTypeLike, value: float) -> Array:
+        array = arrays.zeros(count, dtype)
+        if value != 0.0:
+            array.fill(value)
+        return array
+
+    def empty(self, count: int, dtype: npt.DTypeLike) -> Array:
+        return arrays.empty(count, dtype)
+
+    def kernel(self, program: Program, dtype: npt.DTypeLike) -> Kernel:
+        key = (program, np.dtype(dtype))
+        with self._making:
+            if key not in self._kernels:
+                self._kernels[key] = LlvmKernel(*key, self._crew) if self.compiled else BlockedKernel(*key)
+            return self._kernels[key]
+
+    def sum_of_squares(self, array: Array) -> float:
+        if not self.compiled:
+            return reductions.sum_of_squares(array)
+        with self._making:
+            if array.dtype not in self._sums:
+                self._sums[array.dtype] = SumOfSquares(array.dtype, self._crew)
+        return self._sums[array.dtype](array)
+
+    def to_device(self, array: Array) -> Array:
+        return array
+
+    def to_host(self, array: Array, out: Array) -> None:
+        np.copyto(out, array, casting="no")

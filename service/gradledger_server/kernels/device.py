@@ -1,0 +1,82 @@
+"""Where arrays live and kernels run.
+
+    open_device("auto")                            the GPU if CuPy and one are there, else the CPU
+    device.zeros, full, empty, to_device, to_host  flat arrays in the device's memory
+    device.kernel(program, dtype)                  a traced rule, ready to run
+    device.sum_of_squares(array)                   the canonical reduction
+
+Which device it is changes the time a step takes, never its bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
+
+import numpy.typing as npt
+
+from gradledger_server.errors import DeviceUnavailable
+from gradledger_server.kernels.cpu import CpuDevice
+from gradledger_server.kernels.trace import Program
+
+Array = Any  # numpy.ndarray or cupy.ndarray: flat, contiguous, float32 or float64
+
+
+class Kernel(Protocol):
+    """One fused elementwise update."""
+
+    def __call__(
+        self, out: Array, w: Array, g: Array, slots: Sequence[Array], scalars: Sequence[float]
+    ) -> None:
+        """Write the new weight to `out` (which may be `w` itself) and the new slots in place.
+
+        All arrays have the kernel's dtype and one length; slices of larger arrays are welcome. `scalars` is
+        `program.evaluate(…)`, float64, cast here once. Raises ValueError where the arrays do not fit.
+        """
+
+
+class Device(Protocol):
+    """A CPU or a GPU. Safe to use from several threads, as long as they write to different arrays."""
+
+    on_host: bool  # whether its arrays are NumPy's own, so that views of host memory can be computed on
+
+    @property
+    def name(self) -> str: ...
+
+    def zeros(self, count: int, dtype: npt.DTypeLike) -> Array: ...
+
+    def full(self, count: int, dtype: npt.DTypeLike, value: float) -> Array: ...
+
+    def empty(self, count: int, dtype: npt.DTypeLike) -> Array: ...
+
+    def kernel(self, program: Program, dtype: npt.DTypeLike) -> Kernel:
+        """The program in that dtype; compiled at first, then remembered."""
+
+    def sum_of_squares(self, array: Array) -> float:
+        """float64, in the order `reductions.py` fixes."""
+
+    def to_device(self, array: npt.NDArray[Any]) -> Array:
+        """The host array's values on the device; on a CPU the very array."""
+
+    def to_host(self, array: Array, out: npt.NDArray[Any]) -> None:
+        """Copy the values into `out`, of the same dtype and length, and wait for them."""
+
+
+def open_device(
+    kind: Literal["auto", "cpu", "gpu"], *, threads: int | None = None, compiled: bool = True
+) -> Device:
+    """The device asked for.
+
+    `threads` and `compiled` are the CPU's: None means all it may use, False means NumPy alone.
+    Raises DeviceUnavailable if a GPU is asked for by name and cannot be used.
+    """
+    if kind == "cpu":
+        return CpuDevice(threads=threads, compiled=compiled)
+    try:
+        from gradledger_server.kernels.cuda import CudaDevice
+
+        return CudaDevice()
+    except DeviceUnavailable:
+        if kind == "gpu":
+            raise
+        return CpuDevice(threads=threads, compiled=compiled)

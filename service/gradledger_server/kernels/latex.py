@@ -1,0 +1,118 @@
+r"""A traced rule as LaTeX, one line per slot and one for the weight: `m_t = \beta_1 m_{t-1} + …`.
+
+What a slot or weight becomes is written once and then called by its name; so is a longer value used twice
+(`x_t`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from gradledger_server.kernels.trace import Program, Scalar, Step
+
+SYMBOLS = {
+    "lr": r"\eta_t",
+    "momentum": r"\mu",
+    "dampening": r"\tau",
+    "rho": r"\rho",
+    "beta1": r"\beta_1",
+    "beta2": r"\beta_2",
+    "eps": r"\epsilon",
+    "eps_root": r"\epsilon_r",
+    "weight_decay": r"\lambda",
+    "lr_decay": r"\kappa",
+    "t": "t",
+}
+_SUM, _PRODUCT, _ATOM = range(3)  # how tightly a text holds together
+_EXTRA_NAMES = "xyz"
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    latex: str
+    tightness: int
+
+    def within(self, tightness: int) -> str:
+        """The text as an operand of something that needs at least this tightness."""
+        return self.latex if self.tightness >= tightness else rf"\left({self.latex}\right)"
+
+
+def spell(program: Program) -> str:
+    """The whole rule, its lines joined by a LaTeX line break."""
+    return _Speller(program).lines()
+
+
+class _Speller:
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.steps = {step.result: step for step in program.steps}
+        self.names = {"w": "w_{t-1}", "g": "g_t"} | {slot: f"{slot}_{{t-1}}" for slot in program.slots}
+        self.defined: dict[str, str] = {}
+        for target, value in zip(("w", *program.slots), program.results, strict=True):
+            self.defined.setdefault(value, f"{target}_t")
+        uses = Counter(operand for step in program.steps for operand in step.operands)
+        shared = [ref for ref in self.steps if uses[ref] > 1 and ref not in self.defined]
+        self.defined |= {ref: f"{_EXTRA_NAMES[i]}_t" for i, ref in enumerate(shared)}
+
+    def lines(self) -> str:
+        ordered = [ref for ref in self.steps if ref in self.defined]
+        equations = [f"{self.defined[ref]} = {self.expression(self.steps[ref]).latex}" for ref in ordered]
+        return r" \\ ".join(equations)
+
+    def value(self, ref: str) -> Text:
+        if ref in self.defined:
+            return Text(self.defined[ref], _ATOM)
+        if ref in self.steps:
+            return self.expression(self.steps[ref])
+        if ref in self.names:
+            return Text(self.names[ref], _ATOM)
+        return scalar_text(self.program.scalars[ref])
+
+    def factors(self, ref: str) -> list[str]:
+        """The operands of a chain of multiplications, from left to right."""
+        step = self.steps.get(ref)
+        if step is None or step.operation != "multiply" or ref in self.defined:
+            return [ref]
+        return [factor for operand in step.operands for factor in self.factors(operand)]
+
+    def expression(self, step: Step) -> Text:
+        if step.operation != "multiply":
+            return combine(step.operation, [self.value(operand) for operand in step.operands])
+        counted = Counter(factor for operand in step.operands for factor in self.factors(operand))
+        texts = [_power(self.value(factor), count) for factor, count in counted.items()]
+        return Text(" ".join(texts), _PRODUCT)
+
+
+def _power(base: Text, count: int) -> str:
+    return base.within(_PRODUCT) if count == 1 else f"{base.within(_ATOM)}^{count}"
+
+
+def scalar_text(scalar: Scalar | float) -> Text:
+    if not isinstance(scalar, Scalar):
+        return Text(f"{scalar:g}", _ATOM)
+    if not scalar.operands:
+        return Text(SYMBOLS.get(scalar.name, rf"\mathrm{{{scalar.name}}}"), _ATOM)
+    return combine(scalar.name, [scalar_text(operand) for operand in scalar.operands])
+
+
+def combine(operation: str, operands: list[Text]) -> Text:
+    """One operation on texts. A new array operation is a case here."""
+    match operation, operands:
+        case "add", [left, right]:
+            return Text(f"{left.latex} + {right.latex}", _SUM)
+        case "subtract", [left, right]:
+            return Text(f"{left.latex} - {right.within(_PRODUCT)}", _SUM)
+        case "multiply", [left, right]:
+            return Text(f"{left.within(_PRODUCT)} {right.within(_PRODUCT)}", _PRODUCT)
+        case "divide", [left, right]:
+            return Text(rf"\frac{{{left.latex}}}{{{right.latex}}}", _PRODUCT)
+        case "sqrt", [inner]:
+            return Text(rf"\sqrt{{{inner.latex}}}", _ATOM)
+        case "power", [base, exponent]:
+            return Text(f"{base.within(_ATOM)}^{{{exponent.latex}}}", _PRODUCT)
+        case "greater", [left, right]:
+            return Text(f"[{left.latex} > {right.latex}]", _ATOM)
+        case "copy", [same]:
+            return same
+    raise ValueError(f"no LaTeX for operation {operation!r}")

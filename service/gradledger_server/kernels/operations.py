@@ -1,0 +1,156 @@
+"""The arithmetic a rule may use: one row per operation, spelt for every backend.
+
+Rows with a NumPy, LLVM and CUDA spelling work on arrays, and are only what IEEE 754 rounds correctly, so
+every backend gives the same bits. Rows without are for scalars, which the host computes in float64 before a
+kernel runs. A new operation is a row here, and a function or operator below if a rule is to write it.
+
+Called with symbolic values an operation records itself (`trace.py`); called with arrays or floats it
+computes, so a rule is also an ordinary function.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Context, Decimal
+from functools import lru_cache
+from typing import Any, Protocol
+
+import numpy as np
+
+
+class Value(Protocol):
+    """What a rule computes with: a NumPy or CuPy array, or a symbol standing for one."""
+
+    def __add__(self, other: Any, /) -> Value: ...
+    def __radd__(self, other: Any, /) -> Value: ...
+    def __sub__(self, other: Any, /) -> Value: ...
+    def __rsub__(self, other: Any, /) -> Value: ...
+    def __mul__(self, other: Any, /) -> Value: ...
+    def __rmul__(self, other: Any, /) -> Value: ...
+    def __truediv__(self, other: Any, /) -> Value: ...
+    def __rtruediv__(self, other: Any, /) -> Value: ...
+
+
+# 40 digits round to the right float64 but for one case in about 10^20; nothing traps, so a tiny result is 0.
+_WIDE = Context(prec=40, Emin=-9999, Emax=9999, traps=[])
+
+
+@lru_cache(maxsize=4096)  # the tensors of a model mostly share their t
+def power(base: float, exponent: float) -> float:
+    """`base ** exponent` for base >= 0, the same float64 on every machine.
+
+    IEEE 754 leaves pow to the C library, whose last bit depends on its version and on whether the processor
+    has FMA; a replica elsewhere must not differ by it. A result beyond float64 is inf or 0, never an
+    exception.
+    """
+    if base == 0.0:
+        return 1.0 if exponent == 0.0 else 0.0
+    return float(_WIDE.power(Decimal(base), Decimal(exponent)))
+
+
+def _divide(left: float, right: float) -> float:
+    if right == 0.0:  # Python would raise; what is in the log always applies
+        return math.nan if left == 0.0 or left != left else math.copysign(math.inf, left)
+    return left / right
+
+
+def _greater(left: float, right: float) -> float:
+    return float(left > right)
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """`host` computes float64 scalars; `numpy`, `llvm` and `cuda` arrays, empty if they may not use it.
+
+    The templates name the operands `{0}`, `{1}`; LLVM's also the type `{type}` and its suffix `{suffix}`.
+    """
+
+    name: str
+    host: Callable[..., float]
+    numpy: np.ufunc | None = None
+    llvm: str = ""
+    cuda: str = ""
+
+
+OPERATIONS = {
+    row.name: row
+    for row in (
+        Operation("add", operator.add, np.add, "fadd {type} {0}, {1}", "{0} + {1}"),
+        Operation("subtract", operator.sub, np.subtract, "fsub {type} {0}, {1}", "{0} - {1}"),
+        Operation("multiply", operator.mul, np.multiply, "fmul {type} {0}, {1}", "{0} * {1}"),
+        Operation("divide", _divide, np.divide, "fdiv {type} {0}, {1}", "{0} / {1}"),
+        Operation("sqrt", math.sqrt, np.sqrt, "call {type} @llvm.sqrt.{suffix}({type} {0})", "sqrt({0})"),
+        Operation("copy", float, np.positive, "bitcast {type} {0} to {type}", "{0}"),
+        Operation("power", power),
+        Operation("greater", _greater),
+    )
+}
+
+
+class Symbol:
+    """A value not known yet; every operation on it is recorded by its subclass (`trace.py`)."""
+
+    __slots__ = ()
+    __array_ufunc__ = None  # so that NumPy leaves `array * symbol` to us, which refuses it
+
+    def record(self, operation: str, operands: tuple[Any, ...]) -> Any:
+        raise NotImplementedError
+
+    def __add__(self, other: Any) -> Any:
+        return call("add", self, other)
+
+    def __radd__(self, other: Any) -> Any:
+        return call("add", other, self)
+
+    def __sub__(self, other: Any) -> Any:
+        return call("subtract", self, other)
+
+    def __rsub__(self, other: Any) -> Any:
+        return call("subtract", other, self)
+
+    def __mul__(self, other: Any) -> Any:
+        return call("multiply", self, other)
+
+    def __rmul__(self, other: Any) -> Any:
+        return call("multiply", other, self)
+
+    def __truediv__(self, other: Any) -> Any:
+        return call("divide", self, other)
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return call("divide", other, self)
+
+    def __pow__(self, other: Any) -> Any:
+        return call("power", self, other)
+
+    def __rpow__(self, other: Any) -> Any:
+        return call("power", other, self)
+
+    def __gt__(self, other: Any) -> Any:
+        return call("greater", self, other)
+
+    def __bool__(self) -> bool:
+        raise TypeError("a rule cannot branch on a value that changes: compute with (t > 1) instead")
+
+
+def call(operation: str, *operands: Any) -> Any:
+    """Record the operation if an operand is a symbol, else compute it: floats on the host."""
+    for operand in operands:
+        if isinstance(operand, Symbol):
+            if not all(isinstance(other, Symbol | int | float) for other in operands):
+                raise TypeError(
+                    f"{operation!r} mixes a symbol with an array of numbers: a rule knows only scalars"
+                )
+            return operand.record(operation, operands)
+    row = OPERATIONS[operation]
+    if row.numpy is None or all(isinstance(operand, int | float) for operand in operands):
+        return row.host(*operands)
+    return row.numpy(*operands)
+
+
+def sqrt(x: Value) -> Value:
+    """The square root, correctly rounded on every backend."""
+    return call("sqrt", x)  # type: ignore[no-any-return]

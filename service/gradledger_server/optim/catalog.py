@@ -1,0 +1,226 @@
+"""The catalogue: what rules, presets and schedules there are, and how a spec that names them is read.
+
+    expand_optimizer({"rule": "adam", "lr": 0.01})   every hyperparameter, explicit and checked
+    program(optimizer), scalars(optimizer, t=, lr=)  what a kernel needs
+    slot_starts(optimizer)                           the slots, and the number each starts from
+    expand_schedule, learning_rate                   the same for schedules
+    describe("adam")                                 what people and clients are told
+
+All of it is derived from the signatures in `rules.py` and `schedules.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+from gradledger_server.errors import RuleNotFound
+from gradledger_server.kernels import latex
+from gradledger_server.kernels.operations import Value
+from gradledger_server.kernels.trace import Program, trace
+from gradledger_server.optim import transforms
+from gradledger_server.optim.expansion import choose, settle, wrong
+from gradledger_server.optim.hyperparameters import FLOAT32_TINY, SLOT_MEANINGS
+from gradledger_server.optim.presets import DEFAULT_PRESET, PRESETS
+from gradledger_server.optim.rules import RULES
+from gradledger_server.optim.schedules import SCHEDULES
+from gradledger_server.optim.signatures import Facts, Hyperparameter, Setting, facts_of
+
+__all__ = [
+    "PRESETS",
+    "RULES",
+    "SCHEDULES",
+    "describe",
+    "expand_optimizer",
+    "expand_schedule",
+    "learning_rate",
+    "program",
+    "rule_facts",
+    "scalars",
+    "slot_starts",
+]
+
+Optimizer = Mapping[str, Setting]
+Schedule = Mapping[str, Setting]
+
+# What other libraries call it. Understood when a spec is read, never written.
+_ALIASES = {"learning_rate": "lr"}
+_ALIASES_OF_RULE = {"adadelta": {"eps": "eps_root"}}  # there is no outer epsilon to confuse it with
+
+
+@cache
+def rule_facts(rule: str) -> Facts:
+    """A rule's facts, with `weight_decay` among the hyperparameters of every rule. Raises RuleNotFound."""
+    if rule not in RULES:
+        raise RuleNotFound(f"There is no optimizer rule {rule[:64]!r}.", rule=rule[:64], known=list(RULES))
+    facts = facts_of(RULES[rule])
+    hyperparameters = dict(facts.hyperparameters)
+    for name, parameter in facts_of(transforms.weight_decay).hyperparameters.items():
+        hyperparameters.setdefault(name, parameter)
+    return replace(facts, hyperparameters=hyperparameters)
+
+
+def expand_optimizer(given: Mapping[str, object], *, where: str) -> dict[str, Setting]:
+    """The `optimizer` object of a spec with rule, preset and every hyperparameter, in the catalogue's order.
+
+    Expanding what was expanded changes nothing. `where` is the object's path in the request. Raises
+    InvalidSpec.
+    """
+    rule = choose(given, "rule", tuple(RULES), where=where, default=None)
+    preset = choose(given, "preset", tuple(PRESETS), where=where, default=DEFAULT_PRESET)
+    facts = rule_facts(rule)
+    written = own_names(given, where=where)
+    settled = settle(
+        {name: value for name, value in written.items() if name not in ("rule", "preset")},
+        facts.hyperparameters,
+        PRESETS[preset].get(rule, {}),
+        where=where,
+        of=f"rule {rule!r}",
+    )
+    _require_floor(settled, where=where)
+    return {"rule": rule, "preset": preset, **settled}
+
+
+def program(optimizer: Optimizer) -> Program:
+    """The traced rule of an expanded optimizer: the very same object for equal choices and equal zeros.
+
+    There are only so many of those, so they are all remembered.
+    """
+    rule = str(optimizer["rule"])
+    known = tuple(
+        (name, optimizer[name]) for name in _passed(rule_facts(rule)) if _is_known(name, optimizer[name])
+    )
+    return _traced(rule, known)
+
+
+def scalars(optimizer: Optimizer, *, t: int, lr: float) -> tuple[float, ...]:
+    """The float64 scalars of one update, for the kernel of `program(optimizer)`; t starts at 1."""
+    numbers = {name: value for name, value in optimizer.items() if not isinstance(value, str)}
+    return program(optimizer).evaluate({**numbers, "t": t, "lr": lr})
+
+
+def slot_starts(optimizer: Optimizer) -> dict[str, float]:
+    """The rule's slots in order, each with the number its elements hold before the first update."""
+    starts = rule_facts(str(optimizer["rule"])).slots
+    return {
+        slot: float(optimizer[start] if isinstance(start, str) else start) for slot, start in starts.items()
+    }
+
+
+def expand_schedule(given: Mapping[str, object] | None, *, where: str) -> dict[str, Setting]:
+    """The `schedule` object of a spec, expanded; None is the constant schedule. Raises InvalidSpec."""
+    if given is None:
+        return {"name": "constant"}
+    name = choose(given, "name", tuple(SCHEDULES), where=where, default=None)
+    declared = {key: value for key, value in facts_of(SCHEDULES[name]).hyperparameters.items() if key != "lr"}
+    written = {key: value for key, value in given.items() if key != "name"}
+    return {"name": name, **settle(written, declared, {}, where=where, of=f"schedule {name!r}")}
+
+
+def learning_rate(schedule: Schedule, lr: float, s: int) -> float:
+    """The learning rate of the update after `s` applied ones, float64; the same on every machine."""
+    settings = {name: value for name, value in schedule.items() if name != "name"}
+    return float(SCHEDULES[str(schedule["name"])](s, lr=lr, **settings))
+
+
+def describe(rule: str) -> dict[str, Any]:
+    """A rule for people and clients, as JSON. Raises RuleNotFound."""
+    facts = rule_facts(rule)
+    starts = facts.slots.items()
+    return {
+        "name": rule,
+        "summary": facts.summary,
+        "paper": facts.source,
+        "equation": latex.spell(_traced(rule, _equation_settings(facts))),
+        "slots": [
+            {"name": slot, "meaning": SLOT_MEANINGS[slot], "starts_at": start} for slot, start in starts
+        ],
+        "bytes_per_parameter": 4 * (1 + len(facts.slots)),
+        "hyperparameters": json_schema(facts.hyperparameters),
+        "presets": {
+            preset: expand_optimizer({"rule": rule, "preset": preset}, where="optimizer")
+            for preset in PRESETS
+        },
+    }
+
+
+def json_schema(hyperparameters: Mapping[str, Hyperparameter]) -> dict[str, Any]:
+    """JSON Schema 2020-12 of an object with these hyperparameters."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "type": "object",
+        "additionalProperties": False,
+        "required": [name for name, parameter in hyperparameters.items() if parameter.default is None],
+        "properties": {name: parameter.json_schema() for name, parameter in hyperparameters.items()},
+    }
+
+
+@cache
+def _traced(rule: str, known: tuple[tuple[str, Setting], ...]) -> Program:
+    facts = rule_facts(rule)
+    settings = dict(known)
+    symbols = ["t", *(name for name in _passed(facts) if name not in settings)]
+    return trace(rule, _with_weight_decay(rule), slots=tuple(facts.slots), scalars=symbols, known=settings)
+
+
+def _with_weight_decay(rule: str) -> Callable[..., tuple[Value, ...]]:
+    """The rule, seeing a gradient with the weight decay in it, unless it has a weight decay of its own."""
+    function = RULES[rule]
+    if "weight_decay" in facts_of(function).hyperparameters:
+        return function
+
+    def decayed(w: Value, g: Value, *slots: Value, weight_decay: float, **settings: Any) -> tuple[Value, ...]:
+        return function(w, transforms.weight_decay(w, g, weight_decay=weight_decay), *slots, **settings)
+
+    return decayed
+
+
+def _passed(facts: Facts) -> list[str]:
+    """The hyperparameters the function takes: all but those a slot starts from."""
+    return [name for name in facts.hyperparameters if name not in facts.slots.values()]
+
+
+def _is_known(name: str, value: Setting) -> bool:
+    """Whether the value belongs to the program. A zero does: what it multiplies is not computed at all."""
+    return name != "lr" and (isinstance(value, str | bool) or value == 0.0)
+
+
+def _equation_settings(facts: Facts) -> tuple[tuple[str, Setting], ...]:
+    """For people: choices at their defaults, every number a symbol, no weight decay but the rule's own."""
+    known = [(name, p.default) for name, p in facts.hyperparameters.items() if p.kind in ("choice", "switch")]
+    if "weight_decay" not in facts_of(RULES[facts.name]).hyperparameters:
+        known.append(("weight_decay", 0.0))
+    return tuple((name, value) for name, value in known if value is not None)
+
+
+def own_names(given: Mapping[str, object], *, where: str) -> dict[str, object]:
+    """An `optimizer` object's fields under their own names; a pair of `betas` becomes two fields.
+
+    Raises InvalidSpec if the same thing is said twice.
+    """
+    rule = choose(given, "rule", tuple(RULES), where=where, default=None)
+    plain: dict[str, object] = {}
+    aliases = _ALIASES | _ALIASES_OF_RULE.get(rule, {})
+    for name, value in given.items():
+        pairs = [(aliases.get(name, name), value)]
+        if name == "betas" and "beta1" in rule_facts(rule).hyperparameters:
+            if not isinstance(value, list | tuple) or len(value) != 2:
+                raise wrong(f"{where}.betas", value, "two numbers, [beta1, beta2]")
+            pairs = list(zip(("beta1", "beta2"), value, strict=True))
+        for own_name, own_value in pairs:
+            if own_name in plain:
+                raise wrong(f"{where}.{name}", value, f"{own_name} given once, under one name")
+            plain[own_name] = own_value
+    return plain
+
+
+def _require_floor(settled: Optimizer, *, where: str) -> None:
+    """Refuse a rule that would divide by the root of nothing: an element never touched would become NaN."""
+    floors = [name for name in ("eps", "eps_root", "initial_accumulator") if name in settled]
+    if floors and all(float(settled[name]) < FLOAT32_TINY for name in floors):
+        hint = "With all of them zero the first division by an untouched element's root is 0/0."
+        raise wrong(
+            f"{where}.{floors[0]}", settled[floors[0]], f"one of {', '.join(floors)} above 1.2e-38", hint=hint
+        )

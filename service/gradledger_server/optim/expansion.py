@@ -1,0 +1,119 @@
+"""From what a client wrote to explicit, checked settings; what is wrong is named with what would be right."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from gradledger_server.errors import InvalidSpec
+from gradledger_server.optim.signatures import Hyperparameter, Setting
+
+
+def wrong(where: str, got: object, allowed: str, *, hint: str | None = None) -> InvalidSpec:
+    """The refusal of one field: `where` is its path in the spec, such as "optimizer.beta1"."""
+    shown = _shown(got)
+    return InvalidSpec(
+        f"{where} is {shown}; allowed: {allowed}.", hint=hint, field=where, got=shown, allowed=allowed
+    )
+
+
+def choose(
+    given: Mapping[str, object], key: str, known: Sequence[str], *, where: str, default: str | None
+) -> str:
+    """The name given under `key`, which must be one of `known`."""
+    name = given.get(key, default)
+    if isinstance(name, str) and name in known:
+        return name
+    close = get_close_matches(name, known, 1) if isinstance(name, str) else []
+    hint = f"Did you mean {close[0]!r}?" if close else None
+    if name is None:
+        raise wrong(f"{where}.{key}", None, "one of " + ", ".join(known), hint=f"Give {where}.{key}.")
+    raise wrong(f"{where}.{key}", name, "one of " + ", ".join(known), hint=hint)
+
+
+def settle(
+    given: Mapping[str, object],
+    declared: Mapping[str, Hyperparameter],
+    defaults: Mapping[str, Setting],
+    *,
+    where: str,
+    of: str,
+) -> dict[str, Setting]:
+    """Every declared hyperparameter with its value: as given, else from `defaults`, else its own default.
+
+    Raises InvalidSpec for the first field that is unknown, missing or out of range.
+    """
+    for name in given:
+        if name not in declared:
+            raise unknown(name, tuple(declared), where=where, of=of)
+    settled = {}
+    for name, parameter in declared.items():
+        value = given.get(name, defaults.get(name, parameter.default))
+        if name not in given and value is None:
+            raise wrong(f"{where}.{name}", None, parameter.allowed, hint=f"{of} needs {where}.{name}.")
+        settled[name] = check(parameter, value, where=f"{where}.{name}")
+    return settled
+
+
+def unknown(name: str, known: Sequence[str], *, where: str, of: str) -> InvalidSpec:
+    """The refusal of a field nobody declared."""
+    close = get_close_matches(name, known, 1, cutoff=0.5)
+    meant = f"Did you mean {close[0]!r}? " if close else ""
+    listed = ", ".join(known) or "nothing"
+    return InvalidSpec(
+        f"{where}.{_cut(name)} is not known: {of} takes {listed}.",
+        hint=f"{meant}Remove the field or use a known one.",
+        field=f"{where}.{_cut(name)}",
+        known=list(known),
+    )
+
+
+def check(parameter: Hyperparameter, value: object, *, where: str) -> Setting:
+    """The value in its own type, or InvalidSpec. A boolean is not a number; neither is NaN or a string."""
+    if parameter.kind == "choice":
+        fits = isinstance(value, str) and value in parameter.choices
+    elif parameter.kind == "switch":
+        fits = isinstance(value, bool)
+    else:
+        return _number(parameter, value, where=where)
+    if not fits:
+        raise wrong(where, value, parameter.allowed)
+    return value  # type: ignore[return-value]
+
+
+def _number(parameter: Hyperparameter, value: object, *, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise wrong(where, value, f"a number, {parameter.allowed}")
+    try:
+        number = float(value)
+    except OverflowError:  # an integer beyond float64
+        number = math.inf
+    assert parameter.bounds is not None
+    whole = parameter.kind == "integer"
+    if not parameter.bounds.allow(number) or (whole and not number.is_integer()):
+        raise wrong(where, value, parameter.allowed)
+    return int(number) if whole else number
+
+
+def _shown(value: object) -> Any:
+    """A value as it may stand in a problem: simple ones as they are, others as short text."""
+    if value is None or isinstance(value, bool) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    if isinstance(value, int) and abs(value) < 2**53:
+        return value
+    return _cut(value) if isinstance(value, str) else _cut(_text(value))
+
+
+def _text(value: object) -> str:
+    if isinstance(value, int):
+        return "an integer beyond 2^53"  # printing thousands of digits would be an attack on us
+    return repr(value) if isinstance(value, float) else f"a JSON {_JSON_NAMES.get(type(value), 'value')}"
+
+
+_JSON_NAMES: dict[type, str] = {list: "array", dict: "object"}
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 64 else text[:61] + "..."
