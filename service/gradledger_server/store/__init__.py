@@ -1,0 +1,41 @@
+"""THE MEMORY: logs, snapshots and names, in a server of our own or in yours.
+
+Read contract.py first, then memory.py (the same in plain Python), then log.py, snapshots.py and names.py.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gradledger_server.store.contract import Store
+from gradledger_server.store.embedded import Embedded
+from gradledger_server.store.ledger import RedisStore
+from gradledger_server.store.memory import MemoryStore
+
+__all__ = ["Embedded", "MemoryStore", "RedisStore", "Store", "open_store"]
+
+
+def open_store(redis_url: str | None, data_dir: Path, durability: str | None) -> Store:
+    """The store at the URL, or one with a Valkey of its own in `data_dir`, which ends with `close`.
+
+    `durability` is the least that is accepted; None means fsync of our own Valkey and whatever another
+    server gives. Raises StoreUnsuitable or StoreUnavailable.
+    """
+    if redis_url is None:
+        return _EmbeddedStore(Embedded(data_dir, durability or "fsync").start(), durability or "fsync")
+    store = RedisStore(redis_url, durability or "memory")
+    store.facts()
+    return store
+
+
+class _EmbeddedStore(RedisStore):
+    """A store that owns its server."""
+
+    def __init__(self, server: Embedded, durability: str) -> None:
+        super().__init__(server.url, durability)
+        self._server = server
+
+    def close(self) -> None:
+        """Hangs up and ends the server."""
+        super().close()
+        self._server.stop()

@@ -1,0 +1,74 @@
+# Two commands do all the set-up: `make demo` and `make test`. Python 3.11 or newer and make are all they need.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install demo serve test lint types pytest format bench openapi crash clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check -qq install --constraint constraints.txt --no-compile
+INSTALLED := $(VENV)/.installed
+BENCH_INSTALLED := $(VENV)/.installed-bench
+
+# The first Python on the path that is new enough and can make a virtual environment; override with PYTHON=…
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	"$$python" -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && break; done)
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(INSTALLED) ## Make .venv with the service, the client and what demo and tests need
+
+# Build tools come first, pinned like everything else, so that the two builds need no environment of their own.
+# Modules are compiled when first imported, not all at once: that saves a quarter of the time.
+$(INSTALLED): pyproject.toml clients/python/pyproject.toml constraints.txt
+	@test -x $(BIN)/python || { python='$(PYTHON)'; \
+		test -n "$$python" || { echo 'No Python >= 3.11 with the venv module was found. Install one (Debian, Ubuntu: the' \
+			'package python3-venv), or name it: make install PYTHON=/path/to/python3'; exit 1; }; \
+		echo "Making $(VENV) with $$("$$python" --version)"; "$$python" -m venv --clear $(VENV); }
+	@echo 'Installing into $(VENV) (up to a minute)'
+	@$(PIP_INSTALL) hatchling editables
+	@$(PIP_INSTALL) --no-build-isolation --editable ./clients/python --editable '.[demo,dev]'
+	@touch $@
+
+demo: install ## Train a classifier with four workers, kill the service midway, and check the outcome
+	@$(BIN)/gradledger demo
+
+serve: install ## Start the service with its own embedded Valkey on http://127.0.0.1:8000
+	@$(BIN)/gradledger serve
+
+test: lint types pytest ## Check format, lint and types, then run the whole test suite
+
+lint: install ## Check format and lint
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+
+types: install ## Check types, strictly
+	$(BIN)/mypy
+
+# Two processes, whole files each: a file's servers start once, and no file shares a server with another.
+pytest: install ## Run the tests alone (ARGS=… for pytest)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+
+format: install ## Format the code and mend what lint can mend
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: install $(BENCH_INSTALLED) ## Measure, beside the limits of this machine (ARGS=… for the benchmarks)
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+$(BENCH_INSTALLED): $(INSTALLED)
+	@echo 'Installing what only the benchmarks need'
+	@$(PIP_INSTALL) --no-build-isolation --editable '.[bench]'
+	@touch $@
+
+openapi: install ## Write openapi/openapi.json again
+	@$(BIN)/gradledger openapi > openapi/openapi.json.new
+	@mv openapi/openapi.json.new openapi/openapi.json
+
+crash: install ## Kill the service and Valkey at random moments, many more times than `make test` does (ROUNDS=200)
+	GRADLEDGER_CRASH_ROUNDS=$(or $(ROUNDS),200) $(BIN)/python -m pytest tests/crash --timeout 0
+
+clean: ## Remove .venv and everything that was built
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

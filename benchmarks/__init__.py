@@ -1,0 +1,1 @@
+"""Gradledger beside the physical limits of the machine it runs on: `python -m benchmarks`."""

@@ -1,0 +1,61 @@
+"""`python -m benchmarks [family…]`: measures, prints tables, keeps every sample as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+
+from benchmarks import facts, table
+from benchmarks.measure import Plan, Report
+
+FAMILIES = ("dense", "small", "kernel", "recovery", "client")
+HERE = Path(__file__).resolve().parent
+PAGE = HERE.parent / "docs" / "performance.md"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the families one after the other; they would disturb each other."""
+    options = _parser().parse_args(arguments)
+    if options.write_docs and options.quick:
+        raise SystemExit("--quick gives no figures worth writing down: leave out one of the two.")
+    options.results.mkdir(parents=True, exist_ok=True)
+    now, machine = datetime.now(UTC), facts.machine()
+    reports = []
+    for family in options.families or FAMILIES:
+        report = measure(family, options.results, quick=options.quick)
+        reports.append(report)
+        print(f"\n{report.title}\n\n{table.render(report)}", flush=True)
+        if options.write_docs:
+            table.into_page(PAGE, report, machine, now.date())
+    path = options.results / f"{now:%Y%m%dT%H%M%SZ}.json"
+    kept = {"made_at": now.isoformat(), "quick": options.quick, "machine": machine}
+    path.write_text(json.dumps(kept | {"reports": [asdict(report) for report in reports]}, indent=1))
+    print(f"\nEvery sample: {path.name}")
+
+
+def measure(family: str, near: Path, *, quick: bool) -> Report:
+    """One family's report. Its services keep their data in `near`, so its disk is the one measured."""
+    with tempfile.TemporaryDirectory(prefix="d", dir=near) as directory:
+        report: Report = import_module(f"benchmarks.{family}").run(Plan(quick, Path(directory)))
+    return report
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=main.__doc__)
+    parser.add_argument("families", nargs="*", choices=FAMILIES, metavar="family", help=", ".join(FAMILIES))
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny sizes: finds out whether it works, nothing else"
+    )
+    parser.add_argument("--write-docs", action="store_true", help="put the tables into docs/performance.md")
+    parser.add_argument("--results", type=Path, default=HERE / "results", help="where JSON and data go")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

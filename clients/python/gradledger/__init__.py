@@ -1,0 +1,28 @@
+"""The Python client of Gradledger, a parameter server anyone can reach with HTTP.
+
+    model = Client().create("demo", {"w": w}, optimizer={"rule": "adam", "lr": 1e-3})
+    params, receipt = model.push({"w": gradient})
+
+Reading order: `client.py`, `model.py`, `worker.py` (how a push counts once), `transport.py` (retries),
+`tensors.py` (the bytes), `receipt.py`, `errors.py` (every way to fail).
+"""
+
+from gradledger import errors
+from gradledger.client import Client
+from gradledger.errors import ConnectionFailed, GradledgerError, Problem
+from gradledger.model import Model
+from gradledger.receipt import Receipt
+from gradledger.tensors import Params
+from gradledger.version import __version__
+
+__all__ = [
+    "Client",
+    "ConnectionFailed",
+    "GradledgerError",
+    "Model",
+    "Params",
+    "Problem",
+    "Receipt",
+    "__version__",
+    "errors",
+]

@@ -1,0 +1,255 @@
+"""Every way a call can fail, drawn as a tree.
+
+    GradledgerError
+    ├── ConnectionFailed            no answer came; a push may or may not have counted
+    ├── MalformedAnswer             what answered does not speak Gradledger
+    └── Problem                     the service said no (application/problem+json)
+        ├── Refused                      the request is wrong; nothing happened
+        │   ├── MalformedBody, MalformedRequest
+        │   ├── NotFound ─ ModelNotFound, TensorNotFound, RuleNotFound
+        │   ├── MethodNotAllowed, NotAcceptable
+        │   ├── Conflict ─ ModelExists, ParametersMissing, SequenceGap
+        │   ├── LengthRequired, PreconditionFailed, BodyTooLarge, UnsupportedMediaType
+        │   ├── Invalid ─ InvalidSpec, InvalidName, UnknownTensor, WrongShape, WrongDtype, NonFinite,
+        │   │             SequenceReused
+        │   └── TooManyRequests          retried
+        ├── ServiceUnavailable           retried
+        │   ├── StoreUnavailable         retried
+        │   └── StoreFull, ModelQuarantined   not retried: waiting does not mend them
+        └── Internal                     something broke in the service
+
+A problem's class is chosen by the slug that ends its `type`, which is the class's name in kebab case; a slug
+this client does not know falls back to its HTTP status.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+
+class GradledgerError(Exception):
+    """The root. `tries` is how often the request was sent, `request_id` what the service's log calls it."""
+
+    transient: ClassVar[bool] = False  # may the same request succeed a little later?
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        problem: Mapping[str, Any] | None = None,
+        status: int | None = None,
+        request_id: str | None = None,
+        retry_after_s: float = 0.0,
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.problem = dict(problem or {})
+        self.status = status
+        self.request_id = request_id
+        self.retry_after_s = retry_after_s
+        self.tries = 1
+
+    def __str__(self) -> str:
+        """What went wrong, how often it was tried, and what to do about it."""
+        tried = "" if self.tries == 1 else f" ({self.tries} tries)"
+        hint = self.problem.get("hint")
+        return f"{self.detail}{tried}" + (f". {hint}" if hint else "")
+
+
+class ConnectionFailed(GradledgerError):
+    """No answer came in the time allowed for retries. The next push first asks what the service knows."""
+
+    transient = True
+
+
+class CertificateRefused(ConnectionFailed):
+    """The TLS handshake failed, which waiting does not mend."""
+
+    transient = False
+
+
+class MalformedAnswer(GradledgerError):
+    """The answer is not what the API promises: is there a Gradledger service behind this URL?"""
+
+
+class Problem(GradledgerError):
+    """An RFC 9457 problem; `problem` holds all its members, such as `expected` of a sequence gap."""
+
+    slug: ClassVar[str] = "about:blank"
+
+    def __init_subclass__(cls) -> None:
+        if "slug" not in cls.__dict__:
+            cls.slug = re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__).lower()
+
+
+class Refused(Problem):
+    pass
+
+
+class MalformedBody(Refused):
+    pass
+
+
+class MalformedRequest(Refused):
+    pass
+
+
+class NotFound(Refused):
+    pass
+
+
+class ModelNotFound(NotFound):
+    pass
+
+
+class TensorNotFound(NotFound):
+    pass
+
+
+class RuleNotFound(NotFound):
+    pass
+
+
+class MethodNotAllowed(Refused):
+    pass
+
+
+class NotAcceptable(Refused):
+    pass
+
+
+class Conflict(Refused):
+    pass
+
+
+class ModelExists(Conflict):
+    pass
+
+
+class ParametersMissing(Conflict):
+    pass
+
+
+class SequenceGap(Conflict):
+    """A push is missing before this one: the service lost one it had acknowledged, or another process
+    pushes under this worker's name. The next push continues at the sequence the service expects."""
+
+
+class LengthRequired(Refused):
+    pass
+
+
+class PreconditionFailed(Refused):
+    pass
+
+
+class BodyTooLarge(Refused):
+    pass
+
+
+class UnsupportedMediaType(Refused):
+    pass
+
+
+class Invalid(Refused):
+    pass
+
+
+class InvalidSpec(Invalid):
+    pass
+
+
+class InvalidName(Invalid):
+    pass
+
+
+class UnknownTensor(Invalid):
+    pass
+
+
+class WrongShape(Invalid):
+    pass
+
+
+class WrongDtype(Invalid):
+    pass
+
+
+class NonFinite(Invalid):
+    pass
+
+
+class SequenceReused(Invalid):
+    """The sequence stands for another body: does another process push under this worker's name?"""
+
+
+class TooManyRequests(Refused):
+    transient = True
+
+
+class ServiceUnavailable(Problem):
+    slug = "unavailable"
+    transient = True
+
+
+class StoreUnavailable(ServiceUnavailable):
+    pass
+
+
+class StoreFull(ServiceUnavailable):
+    transient = False
+
+
+class ModelQuarantined(ServiceUnavailable):
+    transient = False
+
+
+class Internal(Problem):
+    pass
+
+
+def _family(root: type[Problem]) -> Iterator[type[Problem]]:
+    yield root
+    for child in root.__subclasses__():
+        yield from _family(child)
+
+
+_BY_SLUG = {kind.slug: kind for child in Problem.__subclasses__() for kind in _family(child)}
+_BY_STATUS: dict[int, type[Problem]] = {
+    404: NotFound,
+    409: Conflict,
+    412: PreconditionFailed,
+    413: BodyTooLarge,
+    422: Invalid,
+    429: TooManyRequests,
+    # A proxy in front of the service says 502 or 504 where the service itself would say 503.
+    502: ServiceUnavailable,
+    503: ServiceUnavailable,
+    504: ServiceUnavailable,
+}
+
+
+def problem_from(status: int, body: bytes, request_id: str | None, retry_after_s: float) -> Problem:
+    """The typed error for a non-2xx answer, whoever wrote it: the service, or a proxy before it."""
+    try:
+        members = json.loads(body)
+    except ValueError:
+        members = None
+    if not isinstance(members, dict):
+        members = {
+            "status": status,
+            "detail": f"HTTP {status}: {body[:200].decode(errors='replace').strip()}",
+        }
+    kind = _BY_SLUG.get(str(members.get("type", "")).rpartition("/")[2])
+    if kind is None:
+        kind = _BY_STATUS.get(status, Refused if 400 <= status < 500 else Internal)
+    return kind(
+        str(members.get("detail") or members.get("title") or f"HTTP {status}"),
+        problem=members,
+        status=status,
+        request_id=str(members["request_id"]) if "request_id" in members else request_id,
+        retry_after_s=retry_after_s,
+    )

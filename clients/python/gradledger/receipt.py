@@ -1,0 +1,38 @@
+"""A receipt: what became of a push."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from gradledger.errors import MalformedAnswer
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Every push gets one, and a repeated push gets the same one again with `replayed` set."""
+
+    fate: str  # "applied"; "merged", "waiting", "late", "repeated", "rejected" in other modes
+    step: int  # the model's step this push made
+    epoch: str | None = None  # names this life of the model, until it is deleted
+    offset: int | None = None  # the place in the model's log
+    base: int | None = None  # the step the gradient was computed at
+    staleness: int | None = None  # steps made by others since `base`
+    lr: float | None = None  # the learning rate used
+    clip_factor: float | None = None  # 1.0 if nothing was clipped
+    grad_norm: float | None = None  # Euclidean, before clipping
+    durability: str | None = None  # "fsync", "everysec" or "memory"
+    worker: str | None = None
+    sequence: int | None = None
+    replayed: bool = False
+    extra: Mapping[str, Any] = field(default_factory=dict)  # what a newer service says besides
+
+    @classmethod
+    def from_json(cls, members: Any) -> Receipt:
+        """Takes the members this client knows, and keeps the others in `extra`."""
+        if not isinstance(members, dict) or not {"fate", "step"} <= members.keys():
+            raise MalformedAnswer(f"this is not a receipt: {members!r}")
+        names = {each.name for each in fields(cls)} - {"extra"}
+        known = {name: value for name, value in members.items() if name in names}
+        return cls(**known, extra={name: value for name, value in members.items() if name not in names})

@@ -1,0 +1,213 @@
+"""One request, sent until it is answered or its time is over.
+
+Connection errors, time-outs and answers that say "later" (429, 502, 503, 504) are retried with growing
+pauses, honouring `Retry-After`. That is safe for every request of this client: a push carries its name, and
+the others do no more when repeated. Bodies go out, and answers come in, without being joined or copied whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from itertools import count
+from typing import Any, cast
+from urllib.parse import urlencode
+
+import numpy as np
+import urllib3
+from numpy.typing import NDArray
+from urllib3.exceptions import HTTPError, SSLError
+
+from gradledger.errors import (
+    CertificateRefused,
+    ConnectionFailed,
+    GradledgerError,
+    MalformedAnswer,
+    problem_from,
+)
+from gradledger.version import __version__
+
+FIRST_PAUSE_S = 0.05
+LONGEST_PAUSE_S = 2.0
+JOINED_BYTES = 64 << 10  # up to here one packet more costs more than one copy
+PIECE_BYTES = 256 << 10  # read so much at a time: it is copied while still in the processor's cache
+UNDECLARED_BYTES = 1 << 30  # no more is read of an answer that does not declare its length
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """What to send: flat byte views, in order. It can be sent again."""
+
+    media_type: str
+    parts: Sequence[bytes | memoryview]
+
+    @classmethod
+    def of_json(cls, value: Any) -> Body:
+        return cls("application/json", [json.dumps(value, allow_nan=False).encode()])
+
+    @property
+    def length_bytes(self) -> int:
+        return sum(len(part) for part in self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back: 2xx or 304. `tries` > 1 says that an earlier try may have been carried out as well."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: NDArray[np.uint8]
+    tries: int
+
+    def json(self) -> Any:
+        try:
+            return json.loads(self.body.tobytes())
+        except ValueError as error:
+            raise MalformedAnswer(f"expected JSON, got {self.body[:80].tobytes()!r}") from error
+
+
+class Transport:
+    """A pool of connections to one service. Threads may share it; so may a fork, which gets its own pool."""
+
+    def __init__(self, url: str, *, timeout_s: float, retry_for_s: float, headers: Mapping[str, str]) -> None:
+        self.url = url.rstrip("/")
+        self._timeout_s = timeout_s
+        self._retry_for_s = retry_for_s
+        self._headers = {"User-Agent": f"gradledger-python/{__version__}", **headers}
+        self._prefix = urllib3.util.parse_url(self.url).path or ""
+        self._open()
+
+    def _open(self) -> None:
+        self._pool = urllib3.connection_from_url(self.url, maxsize=16)
+        self._pid = os.getpid()
+
+    def close(self) -> None:
+        self._pool.close()
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: Body | None = None,
+        wait_s: float = 0.0,
+    ) -> Answer:
+        """Answers 2xx and 304; raises the typed error for everything else.
+
+        `wait_s` is how long the service was asked to take its time. No try begins later than `retry_for_s`
+        after the first.
+        """
+        target = path + ("?" + urlencode(query) if query else "")
+        last_start = time.monotonic() + self._retry_for_s
+        for tries in count(1):
+            try:
+                return self._try(method, target, headers or {}, body, wait_s, tries)
+            except GradledgerError as error:
+                error.tries = tries
+                pause_s = max(_pause_s(tries), error.retry_after_s)
+                if not error.transient or time.monotonic() + pause_s > last_start:
+                    raise
+            time.sleep(pause_s)
+        raise AssertionError("count() never ends")
+
+    def _try(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: Body | None,
+        wait_s: float,
+        tries: int,
+    ) -> Answer:
+        if self._pid != os.getpid():
+            self._open()
+        try:
+            response = self._pool.urlopen(
+                method,
+                self._prefix + target,
+                body=None if body is None else _chunks(body),
+                headers={**self._headers, **headers, **_framing(body)},
+                timeout=urllib3.Timeout(connect=self._timeout_s, read=self._timeout_s + wait_s),
+                retries=False,
+                redirect=False,
+                preload_content=False,
+                decode_content=False,
+            )
+            received = _receive(response)
+        except (HTTPError, OSError) as error:
+            kind = CertificateRefused if isinstance(error, SSLError) else ConnectionFailed
+            raise kind(f"{method} {self.url}{target}: no answer ({error})") from error
+        if 200 <= response.status < 300 or response.status == 304:
+            return Answer(response.status, response.headers, received, tries)
+        request_id = response.headers.get("X-Request-ID") or response.headers.get("Request-Id")
+        later_s = _retry_after_s(response.headers.get("Retry-After"))
+        raise problem_from(response.status, received.tobytes(), request_id, later_s)
+
+
+def _framing(body: Body | None) -> dict[str, str]:
+    # The length is declared, so that urllib3 sends the parts as they are instead of as HTTP chunks.
+    return {} if body is None else {"Content-Type": body.media_type, "Content-Length": str(body.length_bytes)}
+
+
+def _chunks(body: Body) -> Iterable[bytes]:
+    if body.length_bytes <= JOINED_BYTES:
+        return [b"".join(body.parts)]
+    return cast("Iterable[bytes]", body.parts)  # urllib3 hands them to the socket, which takes any buffer
+
+
+def _receive(response: urllib3.BaseHTTPResponse) -> NDArray[np.uint8]:
+    # An answer read to its end gives its connection back to the pool; a broken one must not.
+    try:
+        declared = response.length_remaining
+        received = _undeclared(response) if declared is None else _declared(response, declared)
+    except BaseException:
+        response.close()
+        raise
+    response.release_conn()
+    return received
+
+
+def _declared(response: urllib3.BaseHTTPResponse, length: int) -> NDArray[np.uint8]:
+    received = np.empty(length, np.uint8)
+    view, filled = received.data, 0
+    while filled < length:
+        piece = response.read(min(PIECE_BYTES, length - filled))
+        view[filled : filled + len(piece)] = piece
+        filled += len(piece)
+    return received
+
+
+def _undeclared(response: urllib3.BaseHTTPResponse) -> NDArray[np.uint8]:
+    received = bytearray()
+    while piece := response.read(PIECE_BYTES):
+        received += piece
+        if len(received) > UNDECLARED_BYTES:
+            raise MalformedAnswer(
+                f"an answer without a declared length went on past {UNDECLARED_BYTES} bytes"
+            )
+    return np.frombuffer(received, np.uint8)
+
+
+def _pause_s(tries: int) -> float:
+    longest = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(tries - 1, 10))
+    return longest * random.uniform(0.5, 1.0)  # noqa: S311  # spreads the retries of many workers
+
+
+def _retry_after_s(value: str | None) -> float:
+    if value is None:
+        return 0.0
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return 0.0

@@ -1,0 +1,57 @@
+"""The door: one FastAPI app over one replica. It knows no Redis and no arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+
+from gradledger_server import __version__
+from gradledger_server.api import (
+    documents,
+    gradients,
+    ledger,
+    models,
+    optimizers,
+    parameters,
+    problems,
+    service,
+    state,
+)
+from gradledger_server.api.context import Context, Limits
+from gradledger_server.api.telemetry import Metrics, Telemetry
+from gradledger_server.replica import Replica
+
+Opened = Callable[[], AbstractAsyncContextManager[Replica]]
+
+ROUTERS = (models, gradients, parameters, state, ledger, optimizers, service)
+
+
+def create_app(replica: Opened, limits: Limits) -> FastAPI:
+    """The app; `replica` is opened when it starts and closed, its models saved, when it ends."""
+    metrics = Metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with replica() as opened:
+            app.state.context = Context(opened, limits, metrics)
+            yield
+
+    app = FastAPIOffline(
+        title="Gradledger",
+        version=__version__,
+        description="A parameter server anyone can reach with HTTP: gradients in, parameters out.",
+        lifespan=lifespan,
+        separate_input_output_schemas=False,
+        redirect_slashes=False,
+    )
+    for module in ROUTERS:
+        app.include_router(module.router)
+    problems.install(
+        app, [*app.router.routes, *(route for module in ROUTERS for route in module.router.routes)]
+    )
+    documents.install(app)
+    app.add_middleware(Telemetry, metrics=metrics)
+    return app

@@ -1,0 +1,50 @@
+"""A request's body, received straight into one block of exactly its declared size."""
+
+from __future__ import annotations
+
+from fastapi import Request
+
+from gradledger_server.blocks import Blocks
+from gradledger_server.errors import BodyTooLarge, LengthRequired, MalformedRequest
+
+HEADER_ALLOWANCE_BYTES = 4 << 20  # what a safetensors header may add to its tensors
+
+
+async def receive(request: Request, limit_bytes: int, blocks: Blocks) -> memoryview:
+    """The whole body. Its size is checked before the first byte is read.
+
+    Raises LengthRequired, BodyTooLarge; MalformedRequest, which nobody will read, if the client hangs up.
+    """
+    length = declared_length(request, limit_bytes)
+    body = blocks.take(length).data
+    filled = 0
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise MalformedRequest(f"the client hung up after {filled} of {length} bytes")
+        chunk = message.get("body", b"")
+        end = filled + len(chunk)
+        body[filled:end] = chunk
+        filled = end
+        if not message.get("more_body", False):
+            break
+    if filled != length:
+        raise MalformedRequest(f"the body has {filled} bytes; Content-Length declared {length}")
+    return body
+
+
+def declared_length(request: Request, limit_bytes: int) -> int:
+    """Content-Length, if it is within the limit."""
+    declared = request.headers.get("content-length")
+    if declared is None:
+        raise LengthRequired("the request declares no Content-Length")
+    if not (declared.isascii() and declared.isdigit() and len(declared) < 19):
+        raise MalformedRequest(f"Content-Length is {declared[:40]!r}; expected a number of bytes")
+    if int(declared) > limit_bytes:
+        raise BodyTooLarge(
+            f"the body has {declared} bytes; this request may need {limit_bytes}",
+            got=int(declared),
+            limit=limit_bytes,
+            hint="A model's tensors as safetensors always fit; JSON is for small ones.",
+        )
+    return int(declared)

@@ -1,0 +1,114 @@
+"""1/6 HTTP: a request becomes a Push, and its answer the new parameters."""
+
+from __future__ import annotations
+
+import re
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from gradledger_server.api import documents, responses
+from gradledger_server.api.body import receive
+from gradledger_server.api.context import Context, ModelName, Served
+from gradledger_server.api.forms import Chosen, Form, form_of_body, preferences
+from gradledger_server.api.parameters import body_limit
+from gradledger_server.api.problems import responses as problems
+from gradledger_server.api.schemas import PushFacts, PushRequest, read
+from gradledger_server.entries import Tensors
+from gradledger_server.errors import Invalid, MalformedRequest
+from gradledger_server.replica import Answer, Mailbox, Sender
+from gradledger_server.wire import json_form, safetensors
+
+router = APIRouter(tags=["gradients"])
+
+KEY = re.compile(r"[!-~]{1,255}")
+WHOLE = re.compile(r"-?[0-9]{1,20}")
+NUMBER = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,40})?([eE][-+]?[0-9]{1,3})?")
+
+
+@router.post(
+    "/v1/models/{model}/gradients",
+    openapi_extra=documents.push_body(),
+    responses=documents.PUSHED | problems(400, 404, 406, 409, 411, 412, 413, 415, 422, 503, 507),
+)
+async def push(request: Request, model: ModelName, served: Served) -> Response:
+    """A gradient in, the new parameters and a receipt out.
+
+    Name the push with `worker` and `sequence` (or an Idempotency-Key) and it counts exactly once, however
+    often it is sent. `If-Match` makes it conditional; `Prefer: return=minimal` answers the receipt alone.
+    """
+    form = form_of_body(request)
+    mailbox = await served.replica.open(model)
+    chosen = _form_of_answer(request, form, mailbox)
+    tensors, facts = await _read(request, form, mailbox, served)
+    sender = _sender(request, facts)
+    if_match = request.headers.get("if-match")
+    answer: Answer = await served.replica.on(
+        model, lambda mailbox: served.replica.push(mailbox, tensors, sender, if_match)
+    )
+    _count(served, answer, tensors)
+    return responses.pushed(answer, chosen)
+
+
+async def _read(request: Request, form: Form, mailbox: Mailbox, served: Context) -> tuple[Tensors, PushFacts]:
+    query = _query(request)
+    if form == "safetensors":
+        facts = read(PushFacts, query, error=Invalid)
+        body = await receive(request, body_limit(mailbox, served), served.replica.blocks)
+        return safetensors.decode(body), facts
+    body = await receive(request, served.limits.max_json_bytes, served.replica.blocks)
+    members = json_form.parse(body, served.limits.max_json_bytes)
+    if twice := query.keys() & members.keys():
+        raise MalformedRequest(f"{sorted(twice)} stand in the query and in the body", hint="Say it once.")
+    wanted = read(PushRequest, members | query, error=Invalid)
+    layout = mailbox.hot.model.layout
+    dtypes = {name: dtype for name, dtype, _ in layout.signature}
+    return json_form.tensors(wanted.gradients, dtypes), wanted
+
+
+def _form_of_answer(request: Request, form: Form, mailbox: Mailbox) -> Chosen | None:
+    """The form of the parameters that go with the receipt; None if the client wants the receipt alone."""
+    if preferences(request).get("return") == "minimal":
+        return None
+    return responses.choose_form(request, mailbox.hot.model.layout.nbytes, default=form)
+
+
+def _sender(request: Request, facts: PushFacts) -> Sender:
+    if (facts.worker is None) != (facts.sequence is None):
+        raise Invalid(
+            "worker and sequence name a push together; one of them is missing",
+            hint="Send both, or neither and perhaps an Idempotency-Key.",
+        )
+    key = request.headers.get("idempotency-key")
+    if key is not None:
+        key = key.strip().removeprefix('"').removesuffix('"')
+        if not KEY.fullmatch(key):
+            raise MalformedRequest("Idempotency-Key must be 1 to 255 visible ASCII characters")
+    return Sender(
+        facts.worker, facts.sequence, None if facts.worker is not None else key, facts.base, facts.weight
+    )
+
+
+def _query(request: Request) -> dict[str, object]:
+    """The push's facts in the query, typed as JSON would have them."""
+    members: dict[str, object] = {}
+    for name, value in request.query_params.multi_items():
+        if name in members:
+            raise MalformedRequest(f"{name[:80]!r} stands in the query twice", hint="Say it once.")
+        members[name] = value if name == "worker" else _number(value)
+    return members
+
+
+def _number(text: str) -> object:
+    """A number as JSON writes them; anything else stays text, to be refused with its field's name."""
+    if WHOLE.fullmatch(text):
+        return int(text)
+    return float(text) if NUMBER.fullmatch(text) else text
+
+
+def _count(served: Context, answer: Answer, tensors: Tensors) -> None:
+    metrics, receipt = served.metrics, answer.receipt
+    metrics.pushes.labels("replayed" if answer.replayed else receipt.fate).inc()
+    metrics.received_bytes.inc(len(tensors.payload))
+    if receipt.staleness is not None and not answer.replayed:
+        metrics.staleness.observe(receipt.staleness)

@@ -1,0 +1,55 @@
+"""/v1/models/{model}/entries: what the log says happened; /workers: who has pushed what."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from starlette.responses import Response
+
+from gradledger_server.api import documents, responses
+from gradledger_server.api.context import ModelName, Served
+from gradledger_server.api.problems import responses as problems
+from gradledger_server.replica import Mailbox
+
+router = APIRouter(tags=["ledger"])
+
+
+@router.get("/v1/models/{model}/entries", responses=documents.ENTRIES | problems(404, 422, 503))
+async def entries(
+    model: ModelName,
+    served: Served,
+    after: Annotated[int, Query(ge=0, lt=2**53, description="Only entries behind this offset.")] = 0,
+    limit: Annotated[int, Query(ge=1, le=1000, description="At most so many.")] = 100,
+) -> Response:
+    """The entries still in the log, oldest first: a snapshot replaces those before it."""
+
+    async def work(mailbox: Mailbox) -> dict[str, Any]:
+        played = mailbox.hot.playback
+        listed = await mailbox.run(lambda hot: hot.entries(after, limit))
+        more = bool(listed) and listed[-1]["offset"] < played.applied
+        return {
+            "entries": listed,
+            "next_after": listed[-1]["offset"] if more else None,
+            "offset": played.applied,
+            "saved_offset": played.saved,
+        }
+
+    return responses.json(await served.replica.on(model, work))
+
+
+@router.get("/v1/models/{model}/workers", responses=documents.WORKERS | problems(404, 503))
+async def workers(model: ModelName, served: Served) -> Response:
+    """Every worker that has pushed, with the sequence its next push must carry and its latest receipt."""
+
+    async def work(mailbox: Mailbox) -> list[dict[str, Any]]:
+        await mailbox.look()
+        return await mailbox.run(
+            lambda hot: [
+                {"worker": name, "sequence": last, "next_sequence": last + 1, "receipt": asdict(receipt)}
+                for name, last, receipt in hot.model.receipts.workers()
+            ]
+        )
+
+    return responses.json({"workers": await served.replica.on(model, work)})

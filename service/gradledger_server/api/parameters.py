@@ -1,0 +1,105 @@
+"""/v1/models/{model}/parameters: pull, wait for news, upload."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from gradledger_server.api import documents, responses
+from gradledger_server.api.body import HEADER_ALLOWANCE_BYTES, receive
+from gradledger_server.api.context import Context, ModelName, Served
+from gradledger_server.api.forms import form_of_body, matches, wait_s
+from gradledger_server.api.problems import responses as problems
+from gradledger_server.api.schemas import UploadRequest, read
+from gradledger_server.entries import Tensors
+from gradledger_server.errors import TensorNotFound
+from gradledger_server.replica import Mailbox, Published
+from gradledger_server.wire import json_form, safetensors
+
+router = APIRouter(tags=["parameters"])
+
+WIDEST_ITEM_BYTES = 8
+
+
+@router.get(
+    "/v1/models/{model}/parameters",
+    openapi_extra=documents.headers("If-None-Match", prefer=documents.WAIT),
+    responses=documents.PARAMETERS | problems(400, 404, 406, 409, 503),
+)
+async def pull(request: Request, model: ModelName, served: Served) -> Response:
+    """One step's parameters, no older than any acknowledged push.
+
+    `If-None-Match` with the present ETag answers 304; with `Prefer: wait=20` the answer comes as soon as
+    there is another step.
+    """
+    published = await _news(request, model, served)
+    chosen = responses.choose_form(request, published.layout.nbytes, default="json")
+    if matches(published.etag, request.headers.get("if-none-match")):
+        return responses.not_modified(published)
+    return responses.parameters(published, chosen)
+
+
+@router.get(
+    "/v1/models/{model}/parameters/{tensor:path}",
+    openapi_extra=documents.headers("If-None-Match", prefer=documents.WAIT),
+    responses=documents.PARAMETERS | problems(400, 404, 406, 409, 503),
+)
+async def pull_tensor(request: Request, model: ModelName, tensor: str, served: Served) -> Response:
+    """One tensor of one step."""
+    published = await _news(request, model, served)
+    if tensor not in published.layout.by_name:
+        raise TensorNotFound(f"model {model!r} has no tensor {tensor[:200]!r}", tensor=tensor[:200])
+    chosen = responses.choose_form(request, published.array(tensor).nbytes, default="json")
+    if matches(published.etag, request.headers.get("if-none-match")):
+        return responses.not_modified(published)
+    return responses.tensor(published, tensor, chosen)
+
+
+@router.put(
+    "/v1/models/{model}/parameters",
+    openapi_extra=documents.tensors_body("UploadRequest") | documents.headers("If-Match"),
+    responses=documents.UPLOADED | problems(400, 404, 409, 411, 412, 413, 415, 422, 503, 507),
+)
+async def upload(request: Request, model: ModelName, served: Served) -> Response:
+    """Sets the values of the tensors sent: the first ones, or others, which counts as a step of its own."""
+    mailbox = await served.replica.open(model)
+    tensors = await read_tensors(request, mailbox, served)
+    if_match = request.headers.get("if-match")
+
+    async def work(mailbox: Mailbox) -> Published:
+        await served.replica.upload(mailbox, tensors, if_match)
+        return await mailbox.look()
+
+    published = await served.replica.on(model, work)
+    members = {"step": published.step, "etag": published.etag, "missing": sorted(published.missing)}
+    return responses.json(members, headers={"ETag": published.etag})
+
+
+async def read_tensors(request: Request, mailbox: Mailbox, served: Context) -> Tensors:
+    """The body's parameter values."""
+    layout = mailbox.hot.model.layout
+    if form_of_body(request) == "json":
+        body = await receive(request, served.limits.max_json_bytes, served.replica.blocks)
+        named = read(UploadRequest, json_form.parse(body, served.limits.max_json_bytes)).parameters
+        return json_form.tensors(named, {name: place.tensor.dtype for name, place in layout.by_name.items()})
+    return safetensors.decode(await receive(request, body_limit(mailbox, served), served.replica.blocks))
+
+
+def body_limit(mailbox: Mailbox, served: Context) -> int:
+    """The most bytes a body for this model can need."""
+    needed = mailbox.hot.model.layout.elements * WIDEST_ITEM_BYTES + HEADER_ALLOWANCE_BYTES
+    return min(needed, served.limits.max_body_bytes)
+
+
+async def _news(request: Request, model: str, served: Context) -> Published:
+    patience, known = wait_s(request), request.headers.get("if-none-match")
+
+    async def work(mailbox: Mailbox) -> Published:
+        published = await mailbox.look()
+        if patience and matches(published.etag, known):
+            return await mailbox.look_after(published.etag, patience)
+        return published
+
+    published: Published = await served.replica.on(model, work)
+    published.require_values()
+    return published

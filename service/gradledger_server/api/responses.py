@@ -1,0 +1,118 @@
+"""6/6 respond: the update becomes an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+from fastapi import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from gradledger_server.api.forms import JSON, Chosen, Form, form_of_answer
+from gradledger_server.replica import Answer, Published
+from gradledger_server.wire import json_form, safetensors
+
+JSON_ANSWER_BYTES = 4 << 20  # of tensors; as text they are about five times as many
+
+
+class Parts(Response):
+    """A body in several pieces of memory, sent as they are: nothing is joined or copied.
+
+    The transport keeps the pieces alive until the last byte has left.
+    """
+
+    def __init__(self, parts: Sequence[Any], media_type: str, headers: Mapping[str, str]) -> None:
+        self.parts = [memoryview(part) for part in parts]
+        self.status_code = 200
+        self.background = None
+        self.media_type = media_type
+        self.body = b""
+        self.init_headers(headers)
+        self.headers["content-length"] = str(sum(part.nbytes for part in self.parts))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+        await send(start)
+        for part in self.parts:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def json(members: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A JSON answer; arrays become nested lists with the shortest digits that give the same bits back."""
+    return Response(json_form.render(members), status, headers, media_type=JSON)
+
+
+def not_modified(published: Published) -> Response:
+    """304: the client has this version."""
+    return Response(None, 304, headers=_version(published))
+
+
+def choose_form(request: Request, nbytes: int, default: Form) -> Chosen:
+    """The form of an answer that carries `nbytes` of tensors, or NotAcceptable: ask before doing anything."""
+    if nbytes <= JSON_ANSWER_BYTES:
+        return form_of_answer(request, default)
+    many = f"{nbytes} bytes are too many for JSON; the limit is {JSON_ANSWER_BYTES}"
+    return form_of_answer(request, "safetensors", no_json=many)
+
+
+def parameters(published: Published, chosen: Chosen) -> Response:
+    """One step's parameters in the form chosen."""
+    form, media_type = chosen
+    if form == "json":
+        members = {"step": published.step, "parameters": published.arrays()}
+        return json(members, headers=_version(published))
+    return Parts([published.header, published.block], media_type, _version(published))
+
+
+def tensor(published: Published, name: str, chosen: Chosen) -> Response:
+    """One tensor of one step."""
+    array = published.array(name)
+    form, media_type = chosen
+    if form == "json":
+        return json({"step": published.step, "parameters": {name: array}}, headers=_version(published))
+    place = published.layout.by_name[name].tensor
+    header = safetensors.header([(name, place.dtype, place.shape)])
+    return Parts([header, array.reshape(-1).view("u1")], media_type, _version(published))
+
+
+def pushed(answer: Answer, chosen: Chosen | None) -> Response:
+    """The receipt, and the new parameters in the form chosen, if any."""
+    published = answer.published
+    receipt = receipt_members(answer)
+    headers = _version(published) | ({"Idempotent-Replayed": "true"} if answer.replayed else {})
+    if chosen is None:
+        headers["Preference-Applied"] = "return=minimal"
+        return json({"receipt": receipt, "step": published.step}, headers=headers)
+    form, media_type = chosen
+    if form == "json":
+        members = {"receipt": receipt, "step": published.step, "parameters": published.arrays()}
+        return json(members, headers=headers)
+    headers["Receipt"] = orjson.dumps(receipt).decode()
+    return Parts([published.header, published.block], media_type, headers)
+
+
+def receipt_members(answer: Answer) -> dict[str, Any]:
+    """The receipt as clients see it: everything about the push's fate."""
+    receipt = answer.receipt
+    return {
+        "fate": receipt.fate,
+        "step": receipt.step,
+        "offset": receipt.offset,
+        "base": receipt.base,
+        "staleness": receipt.staleness,
+        "lr": receipt.lr,
+        "clip_factor": receipt.clip_factor,
+        "grad_norm": receipt.grad_norm,
+        "durability": receipt.durability,
+        "epoch": answer.published.epoch,
+        "worker": receipt.worker,
+        "sequence": receipt.sequence,
+        "replayed": answer.replayed,
+    }
+
+
+def _version(published: Published) -> dict[str, str]:
+    return {"ETag": published.etag, "Vary": "Accept", "Cache-Control": "no-cache"}

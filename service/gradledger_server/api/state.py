@@ -1,0 +1,31 @@
+"""/v1/models/{model}/state: everything the service holds of a model, readable by any safetensors tool."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from gradledger_server.api import documents
+from gradledger_server.api.context import ModelName, Served
+from gradledger_server.api.forms import form_of_answer
+from gradledger_server.api.problems import responses as problems
+from gradledger_server.api.responses import Parts
+from gradledger_server.replica import Mailbox
+from gradledger_server.wire import safetensors
+
+router = APIRouter(tags=["state"])
+
+
+@router.get("/v1/models/{model}/state", responses=documents.TENSORS | problems(404, 406, 503))
+async def state(request: Request, model: ModelName, served: Served) -> Response:
+    """Parameters (`param/<name>`), slots (`<slot>/<name>`) and update counts (`t/<name>`) of one step."""
+    _, media_type = form_of_answer(request, "safetensors", no_json="the state is bytes")
+
+    async def work(mailbox: Mailbox) -> Response:
+        published, image = await served.replica.copy(mailbox)
+        header = safetensors.header(image.tensors)
+        headers = {"ETag": published.etag, "Vary": "Accept", "Cache-Control": "no-cache"}
+        return Parts([header, *image.parts], media_type, headers)
+
+    answer: Response = await served.replica.on(model, work)
+    return answer

@@ -1,0 +1,179 @@
+"""A gradient laid over the arenas: runs of adjacent tensors, each one flat array.
+
+Bytes that arrived in arena order and in the parameter's dtype become a view; anything else is gathered
+and widened into a scratch block, run by run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradledger_server.blocks import Blocks
+from gradledger_server.dtypes import ITEM_BYTES, widen
+from gradledger_server.entries import Placement, Tensors
+from gradledger_server.errors import MalformedBody, NonFinite, UnknownTensor, WrongDtype, WrongShape
+from gradledger_server.machine.layout import Layout, Place
+
+GRADIENT_DTYPES = ("F16", "BF16", "F32", "F64")
+
+
+class Reducer(Protocol):
+    """What measuring needs of a device."""
+
+    def sum_of_squares(self, array: Any) -> float: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Adjacent tensors of one arena: elements `start:stop`, tensors `first:last` in wire order."""
+
+    arena: int
+    start: int
+    stop: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """The gradient of one run: a flat array in the arena's dtype."""
+
+    run: Run
+    values: NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Plan:
+    run: Run
+    view: tuple[int, int] | None  # byte range in the body, if it is the run as it stands
+
+
+def check(layout: Layout, tensors: Tensors, *, dtypes: Sequence[str] = GRADIENT_DTYPES) -> None:
+    """Raises UnknownTensor, WrongShape or WrongDtype unless every tensor fits; nothing is broadcast."""
+    if not tensors.table:
+        raise MalformedBody("the body holds no tensor", hint="Send at least one tensor of the model.")
+    for name, place in tensors.table.items():
+        known = layout.by_name.get(name)
+        if known is None:
+            raise UnknownTensor(f"tensor {name!r} is not part of the model", tensor=name)
+        if place.shape != known.tensor.shape:
+            raise WrongShape(
+                f"tensor {name!r} has shape {list(place.shape)}; expected {list(known.tensor.shape)}",
+                tensor=name,
+                got=list(place.shape),
+                expected=list(known.tensor.shape),
+            )
+        if place.dtype not in dtypes:
+            raise WrongDtype(
+                f"tensor {name!r} has dtype {place.dtype}; expected one of {', '.join(dtypes)}",
+                tensor=name,
+                got=place.dtype,
+                expected=list(dtypes),
+            )
+
+
+def gather(layout: Layout, tensors: Tensors, blocks: Blocks) -> list[Stretch]:
+    """The checked tensors as stretches, in arena order. Views where the bytes allow it."""
+    gradient = []
+    for plan in _plans(layout, _ByIdentity(tensors.table)):
+        values = _view(layout, plan, tensors)
+        if values is None:
+            values = _copied(layout, plan.run, tensors, blocks)
+        gradient.append(Stretch(plan.run, values))
+    return gradient
+
+
+def norm(layout: Layout, gradient: Sequence[Stretch], reducer: Reducer) -> float:
+    """The Euclidean norm over all stretches; raises NonFinite naming the first tensor at fault."""
+    total = sum(reducer.sum_of_squares(stretch.values) for stretch in gradient)
+    if math.isfinite(total):
+        return math.sqrt(total)
+    for stretch in gradient:
+        _refuse_non_finite(layout, stretch)
+    # Finite numbers whose squares overflow float64: scale first, as BLAS' nrm2 does.
+    largest = max(float(np.abs(stretch.values).max(initial=0.0)) for stretch in gradient)
+    scaled = (np.divide(stretch.values, largest, dtype=np.float64) for stretch in gradient)
+    return largest * math.sqrt(sum(map(reducer.sum_of_squares, scaled)))
+
+
+def _refuse_non_finite(layout: Layout, stretch: Stretch) -> None:
+    finite = np.isfinite(stretch.values)
+    if finite.all():
+        return
+    first = int(np.argmin(finite)) + stretch.run.start
+    places = layout.places[stretch.run.first : stretch.run.last]
+    place = next(p for p in places if p.start <= first < p.stop)
+    within = finite[place.start - stretch.run.start : place.stop - stretch.run.start]
+    index = [int(i) for i in np.unravel_index(first - place.start, place.tensor.shape)]
+    count = int((~within).sum())
+    raise NonFinite(
+        f"tensor {place.tensor.name!r} holds {count} NaN or infinite numbers, the first at {index}",
+        tensor=place.tensor.name,
+        index=index,
+    )
+
+
+class _ByIdentity:
+    """A table hashed by identity: equal headers share one table, so a plan is made once per header."""
+
+    def __init__(self, table: Mapping[str, Placement]) -> None:
+        self.table = table
+
+    def __hash__(self) -> int:
+        return id(self.table)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ByIdentity) and self.table is other.table
+
+
+@lru_cache(maxsize=256)
+def _plans(layout: Layout, keyed: _ByIdentity) -> tuple[_Plan, ...]:
+    table = keyed.table
+    places = sorted((layout.by_name[name] for name in table), key=lambda place: place.index)
+    plans: list[_Plan] = []
+    first = 0
+    for index in range(1, len(places) + 1):
+        if index == len(places) or not _adjacent(places[index - 1], places[index]):
+            plans.append(_plan(layout, places[first:index], table))
+            first = index
+    return tuple(plans)
+
+
+def _adjacent(before: Place, after: Place) -> bool:
+    return before.arena == after.arena and before.index + 1 == after.index
+
+
+def _plan(layout: Layout, places: Sequence[Place], table: Mapping[str, Placement]) -> _Plan:
+    head, tail = places[0], places[-1]
+    run = Run(head.arena, head.start, tail.stop, head.index, tail.index + 1)
+    dtype = layout.arenas[head.arena].dtype
+    sent = [table[place.tensor.name] for place in places]
+    as_it_stands = all(s.dtype == dtype for s in sent) and all(a.stop == b.start for a, b in pairwise(sent))
+    return _Plan(run, (sent[0].start, sent[-1].stop) if as_it_stands else None)
+
+
+def _view(layout: Layout, plan: _Plan, tensors: Tensors) -> NDArray[Any] | None:
+    """The run as it stands in the body; None if it must be copied (other order, dtype or alignment)."""
+    if plan.view is None:
+        return None
+    size, dtype = plan.run.stop - plan.run.start, layout.arenas[plan.run.arena].numpy_dtype
+    values: NDArray[Any] = np.ndarray((size,), dtype, tensors.data, plan.view[0])
+    return values if values.flags.aligned else None
+
+
+def _copied(layout: Layout, run: Run, tensors: Tensors, blocks: Blocks) -> NDArray[Any]:
+    arena = layout.arenas[run.arena]
+    values = blocks.take((run.stop - run.start) * ITEM_BYTES[arena.dtype]).view(arena.numpy_dtype)
+    for place in layout.places[run.first : run.last]:
+        sent = tensors.table[place.tensor.name]
+        out = values[place.start - run.start : place.stop - run.start]
+        widen(tensors[place.tensor.name], sent.dtype, arena.numpy_dtype, out=out)
+    return values

@@ -1,0 +1,90 @@
+"""The whole state as tensors and facts: what a snapshot holds and GET …/state shows.
+
+Tensors are named `param/<name>`, `<slot>/<name>` and `t/<name>`, so a snapshot is a safetensors file that any
+tool can open; the facts (spec, step, receipts) go beside it as JSON.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gradledger_server.blocks import Blocks
+from gradledger_server.dtypes import widen
+from gradledger_server.entries import Json, Tensors
+from gradledger_server.errors import MalformedRecord
+from gradledger_server.kernels.device import Device
+from gradledger_server.machine.model import Model
+from gradledger_server.machine.receipts import Receipts
+
+Shaped = tuple[str, str, tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """`tensors` are (name, dtype, shape) in the order of `parts`' bytes, laid back to back."""
+
+    facts: Json
+    tensors: list[Shaped]
+    parts: list[np.ndarray[Any, Any]]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for part in self.parts)
+
+
+def copy(model: Model) -> Image:
+    """The state as it is now: the published parameters themselves, and copies of the slots."""
+    layout = model.layout
+    tensors = [(f"param/{name}", dtype, shape) for name, dtype, shape in layout.signature]
+    parts: list[np.ndarray[Any, Any]] = [model.weights.publish()]
+    for arena, step, slots in zip(layout.arenas, model.steps, model.slots, strict=True):
+        for slot, values in zip(step.program.slots, slots, strict=True):
+            tensors += [
+                (f"{slot}/{name}", dtype, shape)
+                for name, dtype, shape in layout.signature[arena.first : arena.last]
+            ]
+            host = model.blocks.take(arena.nbytes)
+            model.device.to_host(values, host.view(arena.numpy_dtype))
+            parts.append(host)
+    tensors += [(f"t/{name}", "I64", ()) for name, _, _ in layout.signature]
+    parts.append(model.updates.copy().view(np.uint8))
+    facts = {
+        "origin": model.origin,
+        "spec": model.spec.json,
+        "step": model.step,
+        "uploaded": model.uploaded,
+        "missing": sorted(model.missing),
+        "receipts": model.receipts.dump(),
+    }
+    return Image(facts, tensors, parts)
+
+
+def restore(facts: Json, tensors: Tensors, device: Device, blocks: Blocks) -> Model:
+    """The model an image was copied from, bit for bit. Raises MalformedRecord if tensors are missing."""
+    model = Model(facts["spec"], facts["origin"], device, blocks)
+    try:
+        _fill(model, tensors)
+    except KeyError as missing:
+        raise MalformedRecord(f"the snapshot lacks tensor {missing}") from None
+    model.step = facts["step"]
+    model.uploaded = facts["uploaded"]
+    model.missing = set(facts["missing"])
+    model.receipts = Receipts.load(facts["receipts"])
+    return model
+
+
+def _fill(model: Model, tensors: Tensors) -> None:
+    arenas = model.weights.begin()
+    for place in model.layout.places:
+        arena = model.layout.arenas[place.arena]
+        here = slice(place.start, place.stop)
+        targets = [("param", arenas[place.arena])]
+        targets += zip(model.steps[place.arena].program.slots, model.slots[place.arena], strict=True)
+        for prefix, target in targets:
+            raw = tensors[f"{prefix}/{place.tensor.name}"]
+            target[here] = model.device.to_device(widen(raw, arena.dtype, arena.numpy_dtype))
+        model.updates[place.index] = int.from_bytes(tensors[f"t/{place.tensor.name}"], "little", signed=True)
+    model.weights.finish(arenas, [])

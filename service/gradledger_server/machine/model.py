@@ -1,0 +1,85 @@
+"""A model's state at one offset: weights, slots, counts and receipts. Only `apply` changes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradledger_server.blocks import Blocks
+from gradledger_server.entries import Json
+from gradledger_server.kernels.device import Device, Kernel
+from gradledger_server.kernels.trace import Program
+from gradledger_server.machine import spec as specs
+from gradledger_server.machine.receipts import Receipts
+from gradledger_server.machine.weights import Array, Weights
+from gradledger_server.optim import catalog
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """How one arena is advanced: its group's traced rule, compiled for its dtype."""
+
+    optimizer: Json
+    schedule: Json
+    program: Program
+    kernel: Kernel
+
+    def scalars(self, t: int, s: int) -> tuple[float, ...]:
+        """What the kernel needs for a tensor's update number `t`, after `s` updates of the model."""
+        lr = catalog.learning_rate(self.schedule, self.optimizer["lr"], s)
+        return catalog.scalars(self.optimizer, t=t, lr=lr)
+
+
+class Model:
+    """Mutable state, owned by whoever holds the model's lock.
+
+    `updates[i]` counts the updates of tensor i in wire order (its t); `step` counts the model's;
+    `missing` names the tensors that have no values yet. `origin` tells this creation from any other;
+    `uploaded` is the digest of the values as uploaded while no push has moved them.
+    """
+
+    def __init__(self, expanded: Json, origin: str, device: Device, blocks: Blocks) -> None:
+        self.origin = origin
+        self.uploaded: str | None = None
+        self.device = device
+        self.blocks = blocks
+        self.configure(specs.read(expanded))
+        self.weights = Weights(self.layout, device, blocks)
+        self.slots: list[list[Array]] = [
+            [
+                device.full(arena.size, arena.numpy_dtype, start)
+                for start in catalog.slot_starts(self.spec.groups[arena.group].optimizer).values()
+            ]
+            for arena in self.layout.arenas
+        ]
+        self.updates: NDArray[np.int64] = np.zeros(len(self.layout.places), np.int64)
+        self.step = 0
+        self.missing = {place.tensor.name for place in self.layout.places}
+        self.receipts = Receipts()
+
+    def configure(self, spec: specs.Spec) -> None:
+        """Takes a spec whose layout and slots are the present ones."""
+        self.spec = spec
+        self.layout = spec.layout
+        self.steps = [self._step_of(arena.group, arena.numpy_dtype) for arena in spec.layout.arenas]
+
+    @property
+    def lr(self) -> float:
+        """The learning rate the model's own optimizer will use next."""
+        default = self.spec.groups[-1]
+        return catalog.learning_rate(default.schedule, default.optimizer["lr"], self.step)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of parameters and slots."""
+        return self.layout.nbytes + sum(
+            arena.nbytes * len(slots) for arena, slots in zip(self.layout.arenas, self.slots, strict=True)
+        )
+
+    def _step_of(self, group: int, dtype: np.dtype[Any]) -> Step:
+        chosen = self.spec.groups[group]
+        program = catalog.program(chosen.optimizer)
+        return Step(chosen.optimizer, chosen.schedule, program, self.device.kernel(program, dtype))

@@ -1,0 +1,125 @@
+"""What became of each push, and who has pushed what: the table that makes a push count once.
+
+A worker's pushes are numbered from 1 without gaps and never expire; the last 64 receipts are kept whole.
+An anonymous push may carry an Idempotency-Key instead, remembered for the next 10,000 entries.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from gradledger_server.errors import SequenceReused
+
+RECEIPTS_KEPT = 64
+# The store forgets a key after 10,000 entries; an answer on its way may ask for the receipt a little later.
+KEYS_KEPT_ENTRIES = 11_000
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The fate of one push. `lr` is the model's own; groups may use another. Norms before clipping."""
+
+    fate: str
+    step: int
+    offset: int
+    base: int | None
+    staleness: int | None
+    lr: float | None
+    clip_factor: float | None
+    grad_norm: float | None
+    durability: str | None
+    worker: str | None
+    sequence: int | None
+
+
+@dataclass(slots=True)
+class Pushes:
+    """One identity's pushes: the last sequence and the latest receipts with their bodies' digests."""
+
+    last: int = 0
+    offset: int = 0
+    kept: deque[tuple[str, Receipt]] = field(default_factory=lambda: deque(maxlen=RECEIPTS_KEPT))
+
+
+class Receipts:
+    """All identities of a model. Workers and keys have names of their own: "w:…" and "k:…"."""
+
+    def __init__(self) -> None:
+        self._workers: dict[str, Pushes] = {}
+        self._keys: dict[str, Pushes] = {}
+
+    def record(self, identity: str, digest: str, receipt: Receipt) -> None:
+        """Notes an applied push."""
+        if identity.startswith("w:"):
+            pushes = self._workers.setdefault(identity, Pushes())
+        else:
+            self._keys.pop(identity, None)  # a key used anew is the youngest again
+            pushes = self._keys[identity] = Pushes()
+        pushes.last = receipt.sequence or 1
+        pushes.offset = receipt.offset
+        pushes.kept.append((digest, receipt))
+
+    def find(self, identity: str, sequence: int, digest: str) -> Receipt | None:
+        """The receipt of a push made before, a bare "repeated" if it is older than those kept, else None.
+
+        Raises SequenceReused if the push had another body.
+        """
+        pushes = self._workers.get(identity) or self._keys.get(identity)
+        if pushes is None or sequence > pushes.last:
+            return None
+        behind = pushes.last - sequence
+        if behind >= len(pushes.kept):
+            name = identity[2:] if identity.startswith("w:") else None
+            return Receipt("repeated", 0, 0, None, None, None, None, None, None, name, sequence)
+        known, receipt = pushes.kept[-1 - behind]
+        if known != digest:
+            who, name = ("worker", f"sequence {sequence} of worker {identity[2:]!r}")
+            if identity.startswith("k:"):
+                who, name = ("key", f"Idempotency-Key {identity[2:]!r}")
+            raise SequenceReused(
+                f"{name} was used for another body", got=digest, expected=known, **{who: identity[2:]}
+            )
+        return receipt
+
+    def workers(self) -> Iterator[tuple[str, int, Receipt]]:
+        """Each worker with its last sequence and that push's receipt, by name."""
+        for identity, pushes in sorted(self._workers.items()):
+            yield identity[2:], pushes.last, pushes.kept[-1][1]
+
+    def dump(self) -> list[Any]:
+        """As JSON, for a snapshot: [[identity, last, offset, [[digest, receipt] …]] …]."""
+        return [
+            [
+                identity,
+                pushes.last,
+                pushes.offset,
+                [[digest, _fields(receipt)] for digest, receipt in pushes.kept],
+            ]
+            for table in (self._workers, self._keys)
+            for identity, pushes in table.items()
+        ]
+
+    @classmethod
+    def load(cls, dumped: list[Any]) -> Receipts:
+        receipts = cls()
+        for identity, last, offset, kept in dumped:
+            table = receipts._workers if identity.startswith("w:") else receipts._keys
+            pushes = table[identity] = Pushes(last, offset)
+            pushes.kept.extend((digest, Receipt(*fields)) for digest, fields in kept)
+        return receipts
+
+    def forget(self, offset: int) -> None:
+        """Drops the keys that an entry behind `offset` may use anew, some time after the store did."""
+        # Keys enter in the order of their offsets, so the oldest is always the first.
+        while self._keys:
+            identity, pushes = next(iter(self._keys.items()))
+            if pushes.offset + KEYS_KEPT_ENTRIES > offset:
+                return
+            del self._keys[identity]
+
+
+def _fields(receipt: Receipt) -> list[Any]:
+    return list(asdict(receipt).values())

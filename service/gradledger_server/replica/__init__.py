@@ -1,0 +1,9 @@
+"""The middle of a gradient's travel: the only part that sees all stops."""
+
+from gradledger_server.replica.draft import Sender
+from gradledger_server.replica.hot import Answer, Hot
+from gradledger_server.replica.mailbox import Mailbox
+from gradledger_server.replica.published import Published
+from gradledger_server.replica.replica import Cadence, Replica
+
+__all__ = ["Answer", "Cadence", "Hot", "Mailbox", "Published", "Replica", "Sender"]

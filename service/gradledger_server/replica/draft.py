@@ -1,0 +1,117 @@
+"""2/6 decode: bytes become tensors, checked and measured before the log may hear of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gradledger_server.blocks import Blocks
+from gradledger_server.entries import Push, Record, Tensors
+from gradledger_server.errors import GradledgerError, Invalid, ParametersMissing
+from gradledger_server.kernels.device import Device
+from gradledger_server.machine.apply import identity_of
+from gradledger_server.machine.gradient import Stretch, check, gather, norm
+from gradledger_server.machine.layout import Layout
+from gradledger_server.machine.model import Model
+from gradledger_server.machine.receipts import Receipt
+from gradledger_server.store.contract import Append
+from gradledger_server.wire.digest import digest
+from gradledger_server.wire.records import to_record
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """What a request says of its push: who names it, what it was computed from, what it weighs."""
+
+    worker: str | None = None
+    sequence: int | None = None
+    key: str | None = None
+    base: int | None = None
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Draft:
+    """A push not yet in the log: its entry, its gradient laid over the arenas, and its record."""
+
+    push: Push
+    gradient: Sequence[Stretch]
+    record: Record
+
+    def wish(self, expected: str | None = None) -> Append:
+        """What to ask of the store; `expected` makes it a compare-and-set on the log's chain."""
+        identity = identity_of(self.push)
+        sequence = None if identity is None else self.push.sequence or 1
+        return Append(self.record, identity=identity, sequence=sequence, expected=expected)
+
+    @property
+    def nameless(self) -> bool:
+        """Whether neither a worker nor a key names the push."""
+        return identity_of(self.push) is None
+
+    def known(self, model: Model) -> Receipt | None:
+        """The receipt if the model has this push already; raises SequenceReused if it had another body."""
+        identity = identity_of(self.push)
+        if identity is None:
+            return None
+        return model.receipts.find(identity, self.push.sequence or 1, self.push.digest)
+
+    def bare_receipt(self, model: Model, offset: int) -> Receipt:
+        """What is left to say when a snapshot from elsewhere already holds this push and nothing names it."""
+        push = self.push
+        return Receipt(
+            "applied",
+            model.step,
+            offset,
+            push.base,
+            None,
+            None,
+            None,
+            push.grad_norm,
+            push.durability,
+            None,
+            None,
+        )
+
+    def objection(self, model: Model) -> GradledgerError | None:
+        """Why the model cannot take this push as it stands now; None if it can."""
+        base = self.push.base
+        if base is not None and base > model.step:
+            return Invalid(
+                f"base is {base}, but the model is at step {model.step}",
+                hint="base is the step of the parameters the gradient came from, as their ETag gave it.",
+                base=base,
+                step=model.step,
+            )
+        if model.missing:
+            some = ", ".join(sorted(model.missing)[:5])
+            return ParametersMissing(f"{len(model.missing)} tensors have no values yet: {some}")
+        return None
+
+
+def draft(
+    tensors: Tensors,
+    sender: Sender,
+    layout: Layout,
+    *,
+    device: Device,
+    blocks: Blocks,
+    durability: str,
+    at_ms: int,
+) -> Draft:
+    """Checks and measures a push. Raises what `machine.gradient.check` and `norm` raise."""
+    check(layout, tensors)
+    gradient = gather(layout, tensors, blocks)
+    push = Push(
+        tensors=tensors,
+        digest=digest(tensors.payload),
+        worker=sender.worker,
+        sequence=sender.sequence,
+        key=sender.key,
+        base=sender.base,
+        weight=sender.weight,
+        grad_norm=norm(layout, gradient, device),
+        durability=durability,
+        at_ms=at_ms,
+    )
+    return Draft(push, gradient, to_record(push))

@@ -1,0 +1,243 @@
+"""One model in memory, and what can be asked of it.
+
+    commit:  3/6 log: pushes become durable        store.append
+             4/6 apply: they become updates        playback → machine.apply
+    save:    5/6 snapshot: the state becomes durable, and the log is trimmed to it
+
+Everything here is synchronous and runs on worker threads; `lock` lets one of them in at a time.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gradledger_server.blocks import Blocks
+from gradledger_server.entries import Entry, Logged
+from gradledger_server.errors import (
+    Conflict,
+    GradledgerError,
+    ModelNotFound,
+    ModelQuarantined,
+    PreconditionFailed,
+    SequenceGap,
+)
+from gradledger_server.kernels.device import Device
+from gradledger_server.machine import image
+from gradledger_server.machine.model import Model
+from gradledger_server.machine.receipts import Receipt
+from gradledger_server.replica.draft import Draft
+from gradledger_server.replica.playback import Own, Playback
+from gradledger_server.replica.published import Published
+from gradledger_server.store.contract import (
+    Append,
+    Appended,
+    Gap,
+    Gone,
+    Moved,
+    Outcome,
+    Seen,
+    Snapshot,
+    Store,
+)
+from gradledger_server.wire import records, safetensors
+
+ATTEMPTS = 100  # of a compare-and-set against other replicas before giving up
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A push's answer: its receipt, and the newest parameters, at its step or later."""
+
+    receipt: Receipt
+    replayed: bool
+    published: Published
+
+
+class Hot:
+    """A model kept in memory: `playback` holds its state, `published` what readers see of it."""
+
+    def __init__(self, name: str, epoch: str, store: Store, device: Device, blocks: Blocks) -> None:
+        self.name, self.epoch = name, epoch
+        self.lock = threading.Lock()
+        self._saving = threading.Lock()
+        self._store = store
+        self.playback = Playback(name, epoch, store, device, blocks)
+        self._header = safetensors.header(self.model.layout.signature)
+        self.published: Published = self._publish()
+
+    @property
+    def model(self) -> Model:
+        return self.playback.model
+
+    def look(self) -> Published:
+        """The parameters, no older than the last push acknowledged anywhere before this call."""
+        with self.lock:
+            self._catch_up()
+            return self.published
+
+    def copy(self) -> tuple[Published, image.Image]:
+        """The whole state at one step."""
+        with self.lock:
+            self._catch_up()
+            return self.published, image.copy(self.model)
+
+    def entries(self, after: int, limit: int) -> list[dict[str, Any]]:
+        """What the log still holds behind `after`: each entry's facts, and a push's fate if known."""
+        with self.lock:
+            self._catch_up()
+            logged = self._store.read(self.epoch, max(after, self.playback.saved), payloads=False)
+            return [self._facts(item) for item in logged[:limit]]
+
+    def commit(self, drafts: Sequence[Draft]) -> list[Answer | GradledgerError]:
+        """Appends the drafts in one round trip, applies them in log order, and answers each.
+
+        A refusal is an item of the answer. A failure of the store is raised, and nobody knows then what
+        was appended: the next call finds out, because it plays the log from where this state ends.
+        """
+        with self.lock:
+            if any(draft.objection(self.model) for draft in drafts):
+                self._catch_up()  # another replica may have made it right
+            objections = {id(draft): draft.objection(self.model) for draft in drafts}
+            admitted = [draft for draft in drafts if objections[id(draft)] is None]
+            answers = dict(zip(map(id, admitted), self._append(admitted), strict=True))
+            return [objections[id(draft)] or answers[id(draft)] for draft in drafts]
+
+    def decide(self, choose: Callable[[Model], Entry | Draft | Answer | None]) -> Answer | None:
+        """Appends what `choose` makes of the present state, only if nothing comes in between.
+
+        `choose` may raise a refusal, or give an Answer or None when nothing is left to append.
+        """
+        with self.lock:
+            for _ in range(ATTEMPTS):
+                self._catch_up()
+                chosen = choose(self.model)
+                if chosen is None or isinstance(chosen, Answer):
+                    return chosen
+                draft = chosen if isinstance(chosen, Draft) else None
+                record = chosen.record if isinstance(chosen, Draft) else records.to_record(chosen)
+                chain = self.playback.chain
+                wish = draft.wish(chain) if draft else Append(record, expected=chain)
+                (result,) = self._store.append(self.epoch, [wish])
+                if isinstance(result, Appended):
+                    self._play(result.offset, _own([draft] if draft else [], [result]))
+                    return _or_raise(self._answer(draft, result)) if draft else None
+                if not isinstance(result, Moved | Seen):
+                    raise self._refusal(result)
+        raise Conflict("other replicas kept changing the model", hint="Repeat the request.")
+
+    def push_if(self, draft: Draft, if_match: str) -> Answer:
+        """A push on the condition that the model is still at the version `if_match` names."""
+
+        def choose(model: Model) -> Draft | Answer:
+            if (known := draft.known(model)) is not None:
+                return Answer(known, True, self.published)
+            self.require_version(if_match)
+            if (objection := draft.objection(model)) is not None:
+                raise objection
+            return draft
+
+        answer = self.decide(choose)
+        assert answer is not None
+        return answer
+
+    def require_version(self, if_match: str | None) -> None:
+        """Raises PreconditionFailed unless the ETag is the present one. For use inside `decide`."""
+        if if_match not in (None, "*", self.published.etag):
+            raise PreconditionFailed(
+                f"the model is at {self.published.etag}; If-Match asks for {if_match}",
+                got=if_match,
+                current=self.published.etag,
+            )
+
+    def save(self) -> bool:
+        """5/6 snapshot: the state becomes durable and the log is trimmed to it; False if nothing was new."""
+        with self._saving:
+            with self.lock:
+                self._catch_up()  # another replica may have saved this very state
+                played = self.playback
+                if played.saved == played.applied:
+                    return False
+                offset, chain, taken = played.applied, played.chain, image.copy(self.model)
+            parts = [memoryview(safetensors.header(taken.tensors)), *(part.data for part in taken.parts)]
+            snapshot = Snapshot(offset, chain, records.to_json(taken.facts), parts)
+            saved = self._store.save(self.epoch, snapshot)
+            with self.lock:
+                self._catch_up()
+            return saved
+
+    def _append(self, drafts: Sequence[Draft]) -> list[Answer | GradledgerError]:
+        if not drafts:
+            self._catch_up()
+            return []
+        results = self._store.append(self.epoch, [draft.wish() for draft in drafts])
+        if own := _own(drafts, results):
+            self._play(max(own), own)
+        if not own or any(isinstance(result, Seen) for result in results):
+            self.playback.catch_up()  # what was seen may lie behind what we appended
+            self.published = self._publish()
+        return [self._answer(draft, result) for draft, result in zip(drafts, results, strict=True)]
+
+    def _play(self, upto: int, own: Own) -> None:
+        self.playback.receipts.clear()
+        self.playback.play(upto, own)
+        self.published = self._publish()
+
+    def _catch_up(self) -> None:
+        self.playback.receipts.clear()
+        self.playback.catch_up()
+        self.published = self._publish()
+
+    def _answer(self, draft: Draft, result: Outcome) -> Answer | GradledgerError:
+        if not isinstance(result, Appended | Seen):
+            return self._refusal(result)
+        receipt = self.playback.receipts.get(result.chain) if isinstance(result, Appended) else None
+        try:
+            receipt = receipt or draft.known(self.model)
+        except GradledgerError as reused:
+            return reused
+        if receipt is None and isinstance(result, Appended) and draft.nameless:
+            receipt = draft.bare_receipt(self.model, result.offset)
+        if receipt is None:
+            return ModelQuarantined(f"the log of model {self.name!r} knows a push that its state does not")
+        return Answer(receipt, isinstance(result, Seen), self.published)
+
+    def _refusal(self, result: Outcome) -> GradledgerError:
+        if isinstance(result, Gap):
+            return SequenceGap(
+                f"the next sequence of this worker is {result.expected}", expected=result.expected
+            )
+        if isinstance(result, Gone):
+            return ModelNotFound(f"model {self.name!r} was deleted")
+        return Conflict("the push could not be appended", hint="Repeat the same request.")
+
+    def _facts(self, logged: Logged) -> dict[str, Any]:
+        facts = {"offset": logged.offset, **records.from_json(logged.record.meta), "chain": logged.chain}
+        if facts.get("worker") is not None:
+            known = self.model.receipts.find(f"w:{facts['worker']}", facts["sequence"], facts["digest"])
+            facts |= {"fate": known.fate, "step": known.step, "lr": known.lr} if known else {}
+        return facts
+
+    def _publish(self) -> Published:
+        """What readers see of the state; the same object while nothing has changed."""
+        model, block = self.model, self.model.weights.publish()
+        before: Published | None = getattr(self, "published", None)
+        if before is not None and before.block is block and before.missing == model.missing:
+            return before
+        return Published(self.epoch, model.step, model.layout, self._header, block, frozenset(model.missing))
+
+
+def _or_raise(answer: Answer | GradledgerError) -> Answer:
+    if isinstance(answer, GradledgerError):
+        raise answer
+    return answer
+
+
+def _own(drafts: Sequence[Draft], results: Sequence[Outcome]) -> Own:
+    return {
+        result.offset: (Logged(result.offset, result.chain, draft.record), draft)
+        for draft, result in zip(drafts, results, strict=False)
+        if isinstance(result, Appended)
+    }

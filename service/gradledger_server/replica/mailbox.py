@@ -1,0 +1,141 @@
+"""Pushes and pulls waiting for one model: what waits together shares one round trip to the log."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+from typing import Any, TypeVar
+
+from gradledger_server.errors import GradledgerError
+from gradledger_server.replica.draft import Draft
+from gradledger_server.replica.hot import Answer, Hot
+from gradledger_server.replica.published import Published
+
+BATCH_BYTES = 256 << 20  # of payload in one group commit
+POLL_S = 0.25  # how often a waiting pull asks whether another replica made a step
+
+T = TypeVar("T")
+
+
+class Mailbox:
+    """The asynchronous face of a hot model. Tasks of its own carry the work, so a client that hangs up
+    in the middle neither stops a commit nor confuses whose answer is whose."""
+
+    def __init__(self, hot: Hot, threads: Executor) -> None:
+        self.hot = hot
+        self._threads = threads
+        self._pushes: list[tuple[Draft, asyncio.Future[Answer]]] = []
+        self._looks: list[asyncio.Future[Published]] = []
+        self._draining: asyncio.Task[None] | None = None
+        self._stepped = asyncio.Event()
+        self.used_at = self.pushed_at = asyncio.get_running_loop().time()
+
+    def touch(self) -> None:
+        """Notes that somebody uses the model."""
+        self.used_at = asyncio.get_running_loop().time()
+
+    async def push(self, draft: Draft) -> Answer:
+        """The push's answer, once it is in the log and applied. Raises its refusal."""
+        loop = asyncio.get_running_loop()
+        self.pushed_at = loop.time()
+        future: asyncio.Future[Answer] = loop.create_future()
+        self._pushes.append((draft, future))
+        self._drain()
+        return await future
+
+    async def look(self) -> Published:
+        """The parameters, no older than any push acknowledged before this call."""
+        future: asyncio.Future[Published] = asyncio.get_running_loop().create_future()
+        self._looks.append(future)
+        self._drain()
+        return await future
+
+    async def look_after(self, etag: str, wait_s: float) -> Published:
+        """The parameters as soon as their ETag is another one, or as they are after `wait_s`."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait_s
+        while True:
+            stepped = self._stepped
+            published = await self.look()
+            remaining = deadline - loop.time()
+            if published.etag != etag or remaining <= 0:
+                return published
+            try:
+                await asyncio.wait_for(stepped.wait(), min(POLL_S, remaining))
+            except TimeoutError:
+                continue
+
+    async def run(self, work: Callable[[Hot], T]) -> T:
+        """Runs `work` on a thread, to the end even if the caller is cancelled."""
+        before = self.hot.published
+        try:
+            return await shielded(self._thread(lambda: work(self.hot)))
+        finally:
+            self._announce(before)
+
+    @property
+    def busy(self) -> bool:
+        return self._draining is not None
+
+    def _thread(self, work: Callable[[], T]) -> Awaitable[T]:
+        return asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    def _drain(self) -> None:
+        if self._draining is None:
+            self._draining = asyncio.get_running_loop().create_task(self._deliver())
+
+    async def _deliver(self) -> None:
+        try:
+            while self._pushes or self._looks:
+                await self._round()
+        finally:
+            self._draining = None
+
+    async def _round(self) -> None:
+        pushes, looks = self._take(), self._looks
+        self._looks = []
+        before = self.hot.published
+        try:
+            answers = await self._thread(lambda: self.hot.commit([draft for draft, _ in pushes]))
+        except Exception as failure:
+            waiting: list[asyncio.Future[Any]] = [*(future for _, future in pushes), *looks]
+            for future in waiting:
+                if not future.done():
+                    future.set_exception(failure)
+            return
+        self._announce(before)
+        for (_, pushed), answer in zip(pushes, answers, strict=True):
+            if not pushed.done():
+                _settle(pushed, answer)
+        for look in looks:
+            if not look.done():
+                look.set_result(self.hot.published)
+
+    def _take(self) -> list[tuple[Draft, asyncio.Future[Answer]]]:
+        """The waiting pushes, as many as fit one commit; at least one."""
+        taken, nbytes = 0, 0
+        for draft, _ in self._pushes:
+            nbytes += len(draft.record.payload)
+            if taken and nbytes > BATCH_BYTES:
+                break
+            taken += 1
+        batch, self._pushes = self._pushes[:taken], self._pushes[taken:]
+        return batch
+
+    def _announce(self, before: Published) -> None:
+        if self.hot.published is not before:
+            self._stepped.set()
+            self._stepped = asyncio.Event()
+
+
+def _settle(future: asyncio.Future[Answer], answer: Answer | GradledgerError) -> None:
+    if isinstance(answer, GradledgerError):
+        future.set_exception(answer)
+    else:
+        future.set_result(answer)
+
+
+async def shielded(work: Awaitable[T]) -> T:
+    """Waits for `work`, which goes on even if the waiting is cancelled."""
+    return await asyncio.shield(asyncio.ensure_future(work))

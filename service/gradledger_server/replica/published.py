@@ -1,0 +1,50 @@
+"""What readers see of a model: one step's parameters, immutable, with the header that goes before them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gradledger_server.blocks import Block
+from gradledger_server.errors import ParametersMissing, TensorNotFound
+from gradledger_server.machine.layout import Layout
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Published:
+    """One step's parameters: `block` holds all tensors in wire order and is never written again."""
+
+    epoch: str
+    step: int
+    layout: Layout
+    header: bytes
+    block: Block
+    missing: frozenset[str]
+
+    @property
+    def etag(self) -> str:
+        return f'"{self.epoch}.{self.step}"'
+
+    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Every tensor in wire order, as read-only views."""
+        return {name: self.array(name) for name, _, _ in self.layout.signature}
+
+    def array(self, name: str) -> np.ndarray[Any, Any]:
+        """One tensor as a read-only view; raises TensorNotFound."""
+        place = self.layout.by_name.get(name)
+        if place is None:
+            raise TensorNotFound(f"the model has no tensor {name!r}", tensor=name)
+        start, stop = self.layout.byte_range(name)
+        dtype = self.layout.arenas[place.arena].numpy_dtype
+        return self.block[start:stop].view(dtype).reshape(place.tensor.shape)
+
+    def require_values(self) -> None:
+        """Raises ParametersMissing while some tensors wait for their first upload."""
+        if self.missing:
+            some = ", ".join(sorted(self.missing)[:5])
+            raise ParametersMissing(
+                f"{len(self.missing)} of {len(self.layout.places)} tensors have no values yet: {some}",
+                missing=sorted(self.missing)[:100],
+            )

@@ -1,0 +1,297 @@
+"""The replica: the models this process holds in memory, each played from its log. There is no leader.
+
+    push = draft (2/6) → append (3/6) → apply (4/6) → snapshot if due (5/6) → answer
+
+Any replica serves any model. A model is loaded when somebody asks for it, saved when its log has grown or
+it falls quiet, and dropped from memory when nobody has used it for long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import structlog
+
+from gradledger_server.blocks import Blocks
+from gradledger_server.entries import Configure, Create, Delete, Json, Tensors, Upload
+from gradledger_server.errors import (
+    GradledgerError,
+    ModelExists,
+    ModelNotFound,
+    ModelQuarantined,
+)
+from gradledger_server.kernels.device import Device
+from gradledger_server.machine import spec as specs
+from gradledger_server.machine.apply import origin
+from gradledger_server.machine.gradient import check, gather, norm
+from gradledger_server.machine.image import Image
+from gradledger_server.machine.model import Model
+from gradledger_server.replica.draft import Draft, Sender, draft
+from gradledger_server.replica.hot import Answer, Hot
+from gradledger_server.replica.mailbox import Mailbox, shielded
+from gradledger_server.replica.published import Published
+from gradledger_server.store.contract import Store, StoreFacts
+from gradledger_server.wire.digest import digest
+from gradledger_server.wire.records import to_record
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+THREADS = 32  # they wait for the store more than they compute
+INLINE_BYTES = 128 << 10  # smaller bodies are decoded on the event loop: a thread hop costs more
+
+
+@dataclass(frozen=True, slots=True)
+class Cadence:
+    """When a model is saved and dropped.
+
+    A snapshot is due when the log since the last one exceeds `log_ratio` times the state (and
+    `log_floor_bytes`) or `log_entries`, or after `quiet_s` without a push.
+    """
+
+    log_ratio: float = 4.0
+    log_floor_bytes: int = 16 << 20
+    log_entries: int = 10_000
+    quiet_s: float = 2.0
+    drop_s: float = 600.0
+    tick_s: float = 0.5
+
+    def due(self, hot: Hot, quiet_s: float) -> bool:
+        played = hot.playback
+        grown = played.unsaved_bytes > max(self.log_ratio * hot.model.nbytes, self.log_floor_bytes)
+        return played.unsaved_entries > 0 and (
+            grown or played.unsaved_entries > self.log_entries or quiet_s > self.quiet_s
+        )
+
+
+class Replica:
+    """Start it inside a running event loop with `async with`; see the module's docstring."""
+
+    def __init__(self, store: Store, device: Device, cadence: Cadence | None = None) -> None:
+        self.store = store
+        self.device = device
+        self.blocks = Blocks()
+        self.cadence = cadence or Cadence()
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="replica")
+        self._open: dict[str, asyncio.Task[Mailbox]] = {}
+        self._saves: dict[str, asyncio.Task[None]] = {}
+        self._keeper: asyncio.Task[None] | None = None
+        self._copying = asyncio.Semaphore(2)  # a copy of all slots is as large as they are
+
+    async def __aenter__(self) -> Replica:
+        self._keeper = asyncio.create_task(self._keep())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._keeper is not None
+        self._keeper.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._keeper
+        for mailbox in self.loaded():
+            with contextlib.suppress(GradledgerError):
+                await mailbox.run(Hot.save)
+        self._threads.shutdown()
+
+    # -- models ----------------------------------------------------------------------------------
+
+    async def ready(self) -> StoreFacts:
+        """The store's facts, after asking it something. Raises StoreUnavailable."""
+        await self.thread(lambda: self.store.find(""))
+        return await self.facts()
+
+    async def facts(self) -> StoreFacts:
+        """What the server that holds the log is and promises. Raises StoreUnavailable."""
+        return await self.thread(self.store.facts)
+
+    async def names(self) -> dict[str, str]:
+        """Every model's name and epoch."""
+        return await self.thread(self.store.names)
+
+    async def create(
+        self,
+        name: str,
+        given: Json,
+        shapes: Mapping[str, tuple[tuple[int, ...], str]],
+        values: Tensors | None,
+    ) -> tuple[Mailbox, bool]:
+        """The model of this name, and whether this call made it. Repeating a creation is harmless.
+
+        Raises ModelExists if the name belongs to a model of another spec or with other initial values.
+        """
+        specs.check_model_name(name)
+        spec = specs.expand(given, shapes)
+        if values is not None:
+            check(spec.layout, values)
+            norm(spec.layout, gather(spec.layout, values, self.blocks), self.device)
+        entry = Create(spec.json, values, digest(values.payload) if values else None, _now_ms())
+        epoch = secrets.token_hex(8)
+        made = await self.thread(lambda: self.store.create(name, epoch, to_record(entry)))
+        mailbox = await self.on(name, _looked)
+        if not made and mailbox.hot.model.origin != origin(entry):
+            raise ModelExists(f"model {name!r} exists with another spec", model=name)
+        return mailbox, made
+
+    async def open(self, name: str) -> Mailbox:
+        """The model in memory, loaded if need be. Raises ModelNotFound or ModelQuarantined."""
+        task = self._open.get(name)
+        if task is None:
+            task = self._open[name] = asyncio.create_task(self._load(name))
+            task.add_done_callback(lambda done: self._forget_failed(name, done))
+        mailbox = await asyncio.shield(task)
+        mailbox.touch()
+        return mailbox
+
+    async def on(self, name: str, work: Callable[[Mailbox], Any]) -> Any:
+        """Runs `work` on the open model; if it was deleted and made anew elsewhere, on the new one."""
+        mailbox = await self.open(name)
+        try:
+            return await work(mailbox)
+        except ModelNotFound:
+            self._drop(name)
+            return await work(await self.open(name))
+        except ModelQuarantined:
+            self._drop(name)
+            raise
+
+    async def delete(self, name: str, if_match: str | None) -> None:
+        """Deletes the model everywhere. Raises ModelNotFound or PreconditionFailed."""
+
+        def remove(hot: Hot) -> None:
+            if if_match is not None:
+                hot.look()
+                hot.require_version(if_match)
+            if not self.store.delete(name, hot.epoch, to_record(Delete(_now_ms()))):
+                raise ModelNotFound(f"there is no model {name!r}")
+
+        await self.on(name, lambda mailbox: mailbox.run(remove))
+        self._drop(name)
+
+    async def copy(self, mailbox: Mailbox) -> tuple[Published, Image]:
+        """Everything held of the model, at one step."""
+        async with self._copying:
+            return await mailbox.run(Hot.copy)
+
+    # -- changes ---------------------------------------------------------------------------------
+
+    async def push(self, mailbox: Mailbox, tensors: Tensors, sender: Sender, if_match: str | None) -> Answer:
+        """A gradient becomes an answer. Raises its refusal, or Unavailable when its fate is not known."""
+        facts = self.store.facts()
+
+        def decode() -> Draft:
+            return draft(
+                tensors,
+                sender,
+                mailbox.hot.model.layout,
+                device=self.device,
+                blocks=self.blocks,
+                durability=facts.durability,
+                at_ms=_now_ms(),
+            )
+
+        large = len(tensors.payload) > INLINE_BYTES
+        push = await self.thread(decode) if large else decode()
+        if if_match is not None:
+            answer = await mailbox.run(lambda hot: hot.push_if(push, if_match))
+        else:
+            answer = await mailbox.push(push)
+        self._save_if_due(mailbox, quiet_s=0.0)
+        return answer
+
+    async def upload(self, mailbox: Mailbox, tensors: Tensors, if_match: str | None) -> None:
+        """Sets parameter values: the first ones, or others in place of all present ones of those names."""
+        layout = mailbox.hot.model.layout
+
+        def choose(model: Model) -> Upload | None:
+            named = digest(tensors.payload)
+            if model.uploaded == named:
+                return None  # a retry: these very values are the present ones
+            mailbox.hot.require_version(if_match)
+            return Upload(tensors, named, _now_ms())
+
+        def work(hot: Hot) -> None:
+            check(layout, tensors)
+            norm(layout, gather(layout, tensors, self.blocks), self.device)
+            hot.decide(choose)
+
+        await mailbox.run(work)
+        self._save_if_due(mailbox, quiet_s=0.0)
+
+    async def configure(self, mailbox: Mailbox, change: Json, if_match: str | None) -> None:
+        """Changes hyperparameters, schedule or groups from the next push on."""
+
+        def choose(model: Model) -> Configure:
+            mailbox.hot.require_version(if_match)
+            return Configure(specs.reconfigure(model.spec, change).json, _now_ms())
+
+        await mailbox.run(lambda hot: hot.decide(choose))
+
+    async def thread(self, work: Callable[[], T]) -> T:
+        """Runs `work` on a thread, to the end even if the caller is cancelled."""
+        return await shielded(asyncio.get_running_loop().run_in_executor(self._threads, work))
+
+    # -- memory ----------------------------------------------------------------------------------
+
+    def loaded(self) -> list[Mailbox]:
+        """The models in memory."""
+        done = (task for task in self._open.values() if task.done() and not task.cancelled())
+        return [task.result() for task in done if task.exception() is None]
+
+    async def _load(self, name: str) -> Mailbox:
+        epoch = await self.thread(lambda: self.store.find(name))
+        if epoch is None:
+            raise ModelNotFound(f"there is no model {name!r}", model=name)
+        hot = await self.thread(lambda: Hot(name, epoch, self.store, self.device, self.blocks))
+        return Mailbox(hot, self._threads)
+
+    def _forget_failed(self, name: str, task: asyncio.Task[Mailbox]) -> None:
+        if task.cancelled() or task.exception() is not None:
+            self._open.pop(name, None)
+
+    def _drop(self, name: str) -> None:
+        self._open.pop(name, None)
+
+    def _save_if_due(self, mailbox: Mailbox, quiet_s: float) -> None:
+        hot = mailbox.hot
+        if hot.epoch not in self._saves and self.cadence.due(hot, quiet_s):
+            task = self._saves[hot.epoch] = asyncio.create_task(self._save(mailbox))
+            task.add_done_callback(lambda _: self._saves.pop(hot.epoch, None))
+
+    async def _save(self, mailbox: Mailbox) -> None:
+        try:
+            await mailbox.run(Hot.save)
+        except ModelNotFound:  # another replica deleted it
+            self._drop(mailbox.hot.name)
+        except GradledgerError as failure:
+            log.warning("snapshot failed; it will be tried again", model=mailbox.hot.name, why=failure.detail)
+
+    async def _keep(self) -> None:
+        """Every tick: saves what fell quiet, drops what nobody used, gives idle memory back."""
+        while True:
+            await asyncio.sleep(self.cadence.tick_s)
+            now = asyncio.get_running_loop().time()
+            idle_s = float("inf")
+            for mailbox in self.loaded():
+                unused_s = now - mailbox.used_at
+                idle_s = min(idle_s, unused_s)
+                self._save_if_due(mailbox, now - mailbox.pushed_at)
+                saved = not mailbox.hot.playback.unsaved_entries and mailbox.hot.epoch not in self._saves
+                if unused_s > self.cadence.drop_s and saved and not mailbox.busy:
+                    self._drop(mailbox.hot.name)
+            if idle_s > self.cadence.quiet_s:
+                self.blocks.clear()
+
+
+async def _looked(mailbox: Mailbox) -> Mailbox:
+    await mailbox.look()
+    return mailbox
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

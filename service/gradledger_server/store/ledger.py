@@ -1,0 +1,96 @@
+"""The store that lasts: logs, snapshots and names in a Redis or Valkey server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gradledger_server.entries import Logged, Record
+from gradledger_server.store.chunks import RedisStaging
+from gradledger_server.store.connection import CONNECT_TIMEOUT_S, SOCKET_TIMEOUT_S, Connection
+from gradledger_server.store.contract import (
+    READ_BYTES,
+    REMEMBERED_ENTRIES,
+    Append,
+    Head,
+    Outcome,
+    Snapshot,
+    Staging,
+    StoreFacts,
+)
+from gradledger_server.store.log import RedisLog
+from gradledger_server.store.names import RedisNames
+from gradledger_server.store.snapshots import RedisSnapshots
+
+
+class RedisStore:
+    """`contract.Store` on the server at `url` (redis://, rediss://, unix://), at least as durable as asked.
+
+    Connects at the first call. Every new connection reads again what the server is, and raises
+    StoreUnsuitable if that is too little.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        durability: str = "memory",
+        *,
+        remembered: int = REMEMBERED_ENTRIES,
+        connect_timeout_s: float = CONNECT_TIMEOUT_S,
+        socket_timeout_s: float = SOCKET_TIMEOUT_S,
+    ) -> None:
+        self._connection = Connection(
+            url, durability, connect_timeout_s=connect_timeout_s, socket_timeout_s=socket_timeout_s
+        )
+        self._log = RedisLog(self._connection, remembered)
+        self._snapshots = RedisSnapshots(self._connection)
+        self._names = RedisNames(self._connection, self._log)
+
+    def facts(self) -> StoreFacts:
+        """What the server is, as of the latest connection made to it."""
+        return self._connection.facts()
+
+    def names(self) -> dict[str, str]:
+        """Every name and its epoch."""
+        return self._names.all()
+
+    def find(self, name: str) -> str | None:
+        """The name's epoch."""
+        return self._names.find(name)
+
+    def create(self, name: str, epoch: str, record: Record) -> bool:
+        """Begins a log and binds the name to it; False if the name is taken."""
+        return self._names.create(name, epoch, record)
+
+    def delete(self, name: str, epoch: str, record: Record) -> bool:
+        """Ends the log and frees the name; False if the name is not this epoch's."""
+        return self._names.delete(name, epoch, record)
+
+    def append(self, epoch: str, appends: Sequence[Append]) -> list[Outcome]:
+        """What became of each wish; one round trip for all."""
+        return self._log.append(epoch, appends)
+
+    def head(self, epoch: str) -> Head | None:
+        """Where the log ends."""
+        return self._log.head(epoch)
+
+    def read(
+        self, epoch: str, after: int, limit_bytes: int = READ_BYTES, *, payloads: bool = True
+    ) -> list[Logged]:
+        """The entries behind `after`. Raises Trimmed."""
+        return self._log.read(epoch, after, limit_bytes, payloads=payloads)
+
+    def stage(self, epoch: str, total_bytes: int) -> Staging:
+        """Begins to send a payload ahead of its append."""
+        return RedisStaging(self._connection, epoch, total_bytes)
+
+    def save(self, epoch: str, snapshot: Snapshot) -> bool:
+        """Publishes the snapshot and trims the log up to it; False if it is not the newest."""
+        return self._snapshots.save(epoch, snapshot)
+
+    def load(self, epoch: str) -> Snapshot | None:
+        """The published snapshot, every byte checked."""
+        return self._snapshots.load(epoch)
+
+    def close(self) -> None:
+        """Hangs up."""
+        self._connection.close()

@@ -1,0 +1,167 @@
+"""3/6 log: a push becomes durable.
+
+One pipeline carries all wishes of a call: a large payload's chunks go ahead as plain values with a TTL, then
+a script of constant cost checks everything, gives the offset, keeps the chunks and writes the entry. A
+crash before the script leaves chunks that vanish by themselves; after it, nothing is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from redis.exceptions import OutOfMemoryError, RedisError
+
+from gradledger_server.entries import Logged, Record
+from gradledger_server.errors import ModelQuarantined, StoreUnavailable
+from gradledger_server.store import keys, scripts
+from gradledger_server.store.chunks import ChunkMissing, Row, drop, fetch, puts
+from gradledger_server.store.connection import Connection, raise_in_our_words
+from gradledger_server.store.contract import (
+    REMEMBERED_ENTRIES,
+    Append,
+    Appended,
+    Gap,
+    Gone,
+    Head,
+    Moved,
+    Outcome,
+    Seen,
+    Staged,
+    Trimmed,
+)
+from gradledger_server.store.packing import Command
+
+READ_ENTRIES = 1024  # in one reply
+
+
+@dataclass(slots=True)
+class _Wish:
+    """One append on its way: the commands that make it, and the row it staged itself, if any."""
+
+    commands: list[Command] = field(default_factory=list)
+    own: Row | None = None
+
+
+class RedisLog:
+    """The logs of all models. `remembered` is how many entries an idempotency key is known for."""
+
+    def __init__(self, connection: Connection, remembered: int = REMEMBERED_ENTRIES) -> None:
+        self._connection = connection
+        self._remembered = remembered
+
+    def append(self, epoch: str, appends: Sequence[Append], mode: str = "next") -> list[Outcome]:
+        """See contract.Store; `mode` is "first" for a log's first record and "last" for its last."""
+        wishes = [self._wish(epoch, append, mode) for append in appends]
+        replies = iter(self._connection.replies([command for wish in wishes for command in wish.commands]))
+        answers = [[next(replies) for _ in wish.commands] for wish in wishes]
+        # A chunk that found no room explains why its script found no chunk, so it is looked at first.
+        for error in (reply for answer in answers for reply in answer if isinstance(reply, OutOfMemoryError)):
+            raise_in_our_words(error)
+        outcomes = [_outcome(answer[-1]) for answer in answers]
+        refused = zip(wishes, outcomes, strict=True)
+        drop(self._connection, [w.own for w, o in refused if w.own and not isinstance(o, Appended)])
+        return outcomes
+
+    def head(self, epoch: str) -> Head | None:
+        """See contract.Store."""
+        (reply,) = self._connection.ask(_ask_head(epoch), again=True)
+        return _head(reply)
+
+    def read(self, epoch: str, after: int, limit_bytes: int, *, payloads: bool) -> list[Logged]:
+        """See contract.Store."""
+        # The head is asked first: what it counts must be found behind it, or was trimmed.
+        count = min(max(1, limit_bytes // keys.INLINE_BYTES), READ_ENTRIES)
+        entries: Command = ("XRANGE", keys.log(epoch), f"{after + 1}-0", "+", "COUNT", count)
+        reply, found = self._connection.ask(_ask_head(epoch), entries, again=True)
+        head = _head(reply)
+        if head is None or head.offset <= after:
+            return []
+        if not found or _offset(found[0]) != after + 1:
+            raise Trimmed
+        logged, nbytes = [], 0
+        for entry in found:
+            logged.append(self._logged(epoch, entry, payloads))
+            nbytes += len(logged[-1].record.meta) + len(logged[-1].record.payload)
+            if nbytes >= limit_bytes:
+                break
+        return logged
+
+    def _wish(self, epoch: str, append: Append, mode: str) -> _Wish:
+        wish, payload = _Wish(), append.record.payload
+        staged = append.staged
+        if staged is None and payload.nbytes > keys.INLINE_BYTES:
+            staged, wish.commands = puts(epoch, payload)
+            wish.own = Row.of(epoch, staged)
+        wish.commands.append(self._commit(epoch, append, staged, mode))
+        return wish
+
+    def _commit(self, epoch: str, append: Append, staged: Staged | None, mode: str) -> Command:
+        names = [key(epoch) for key in (keys.head, keys.log, keys.workers, keys.keys, keys.chunks)]
+        return scripts.commit(
+            names + (Row.of(epoch, staged).names() if staged else []),
+            mode,
+            append.record.meta,
+            b"" if staged else append.record.payload,
+            append.identity or "",
+            append.sequence or 1,
+            "any" if append.expected is None else append.expected,
+            self._remembered,
+            staged.token if staged else "",
+            staged.nbytes if staged else 0,
+        )
+
+    def _logged(self, epoch: str, entry: Any, payloads: bool) -> Logged:
+        offset, fields = _offset(entry), dict(zip(entry[1][::2], entry[1][1::2], strict=True))
+        payload = memoryview(b"")
+        if payloads and b"chunks" in fields:
+            payload = self._payload(epoch, offset, fields)
+        elif payloads:
+            payload = memoryview(fields[b"payload"])
+        return Logged(offset, fields[b"chain"].decode(), Record(fields[b"meta"], payload))
+
+    def _payload(self, epoch: str, offset: int, fields: dict[bytes, bytes]) -> memoryview:
+        try:
+            return fetch(self._connection, Row.parse(epoch, fields[b"chunks"]), int(fields[b"nbytes"]))
+        except ChunkMissing as missing:
+            head = self.head(epoch)
+            if head is None or head.saved >= offset:
+                raise Trimmed from None
+            raise ModelQuarantined(
+                f"chunk {missing.index} of entry {offset} of epoch {epoch} is missing from the server"
+            ) from None
+
+
+def _ask_head(epoch: str) -> Command:
+    return ("HMGET", keys.head(epoch), "offset", "chain", "saved", "deleted")
+
+
+def _head(reply: list[bytes | None]) -> Head | None:
+    offset, chain, saved, deleted = reply
+    if offset is None or chain is None or deleted is not None:
+        return None
+    return Head(int(offset), chain.decode(), int(saved or 0))
+
+
+def _offset(entry: Any) -> int:
+    return int(entry[0].partition(b"-")[0])
+
+
+def _outcome(reply: list[Any] | RedisError) -> Outcome:
+    if isinstance(reply, RedisError):
+        raise_in_our_words(reply)
+    match reply:
+        case [b"appended", offset, chain]:
+            return Appended(int(offset), chain.decode())
+        case [b"seen"]:
+            return Seen()
+        case [b"gap", expected]:
+            return Gap(int(expected))
+        case [b"moved"]:
+            return Moved()
+        case [b"gone"]:
+            return Gone()
+    raise StoreUnavailable(
+        "the payload expired in the server before it could be appended; nothing was appended"
+    )

@@ -1,0 +1,72 @@
+"""Commands become bytes for the wire, and large values become chunks, without copying either.
+
+redis-py joins what it sends, which costs more than the sending itself; here large values stay the views
+they are: the socket reads straight from the request's own memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from gradledger_server.store.keys import CHUNK_BYTES
+
+Pieces = tuple[memoryview, ...]  # one value, in several places of memory
+Argument = str | int | bytes | memoryview | Pieces
+Command = Sequence[Argument]
+
+_COPIED_BYTES = 16 << 10  # smaller values are copied into their command: a system call costs more
+
+
+def as_bytes(view: memoryview) -> memoryview:
+    """The view as plain bytes, whatever its shape and format."""
+    if view.nbytes == 0:
+        return memoryview(b"")
+    return view if view.format == "B" and view.ndim == 1 else view.cast("B")
+
+
+def cut(parts: Iterable[memoryview], size: int = CHUNK_BYTES) -> Iterator[Pieces]:
+    """The bytes of all parts as chunks of exactly `size`, the last one shorter; views, nothing copied."""
+    pieces: list[memoryview] = []
+    room = size
+    for part in map(as_bytes, parts):
+        start = 0
+        while start < len(part):
+            piece = part[start : start + room]
+            pieces.append(piece)
+            start += len(piece)
+            room -= len(piece)
+            if room == 0:
+                yield tuple(pieces)
+                pieces, room = [], size
+    if pieces:
+        yield tuple(pieces)
+
+
+def pack(commands: Iterable[Command]) -> list[bytearray | memoryview]:
+    """The commands in the server's protocol, as buffers to be sent one after the other."""
+    packed: list[bytearray | memoryview] = []
+    small = bytearray()
+    for command in commands:
+        small += b"*%d\r\n" % len(command)
+        for argument in command:
+            pieces = _pieces(argument)
+            small += b"$%d\r\n" % sum(map(len, pieces))
+            for piece in pieces:
+                if len(piece) <= _COPIED_BYTES:
+                    small += piece
+                else:
+                    packed += (small, piece)
+                    small = bytearray()
+            small += b"\r\n"
+    packed.append(small)
+    return packed
+
+
+def _pieces(argument: Argument) -> Pieces:
+    if isinstance(argument, tuple):
+        return argument
+    if isinstance(argument, memoryview):
+        return (as_bytes(argument),)
+    if isinstance(argument, bytes):
+        return (memoryview(argument),)
+    return (memoryview(str(argument).encode()),)

@@ -1,0 +1,98 @@
+"""The benchmarks run, on tiny sizes, so that they never rot. The figures are nobody's concern here."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.__main__ import FAMILIES, PAGE
+from benchmarks.measure import Figure, Report, Samples, take_turns
+from benchmarks.table import into_page, render
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_measures_something(family: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks", family, "--quick", "--results", str(tmp_path)]
+    ran = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=100, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    (path,) = tmp_path.glob("*.json")  # the data directories are gone
+    (report,) = json.loads(path.read_text())["reports"]
+    assert report["family"] == family
+    assert report["figures"]
+    for figure in report["figures"]:
+        assert figure["case"] in ran.stdout
+        _require_positive(figure)
+
+
+def _require_positive(figure: dict[str, Any]) -> None:
+    for name in ("seconds", "limit_seconds", "ratio"):
+        assert math.isfinite(figure[name]), figure
+        assert figure[name] > 0, figure
+
+
+def test_every_family_has_its_place_in_the_page() -> None:
+    page = PAGE.read_text()
+    for family in FAMILIES:
+        assert page.count(f"<!-- figures: {family} -->") == 1, family
+
+
+def test_a_ratio_is_formed_within_a_turn() -> None:
+    # The machine became ten times slower halfway, and the case takes twice its limit all along.
+    samples = Samples({"case": [2.0, 2.0, 20.0, 20.0, 20.0], "limit": [1.0, 1.0, 10.0, 10.0, 10.0]})
+    assert samples.ratio("case", "limit") == 2.0
+    assert samples.ratio("case", "limit", "limit") == 1.0
+    assert samples.median("case", "limit") == 30.0
+
+
+def test_cases_take_turns() -> None:
+    calls = []
+
+    def case(name: str) -> float:
+        calls.append(name)
+        return 1.0
+
+    samples = take_turns({"a": lambda: case("a"), "b": lambda: case("b")}, 2, warmups=1, row=2)
+    assert calls == ["a", "b", *["a", "a", "b", "b"] * 2]
+    assert samples.seconds == {"a": [1.0] * 4, "b": [1.0] * 4}
+
+
+def test_a_table_goes_between_its_marks_and_nowhere_else(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    marks = "<!-- figures: {} -->\n{}<!-- end of figures -->\n"
+    page.write_text("before\n" + marks.format("x", "old\n") + "after\n" + marks.format("y", ""))
+    report = Report("x", "X", [Figure("a push", 0.2, "the socket", 0.1, 2.5, goal=2.0)], ["A note."])
+    into_page(page, report, {"cores": "2"}, date(2026, 11, 22))
+    written = page.read_text()
+    assert written.startswith("before\n<!-- figures: x -->\n\n| case")
+    assert "old" not in written
+    assert "A note.\n\nMade on 2026-11-22: cores 2.\n\n<!-- end of figures -->\nafter\n" in written
+    assert written.endswith("<!-- figures: y -->\n<!-- end of figures -->\n")
+    into_page(page, report, {"cores": "2"}, date(2026, 11, 22))
+    assert page.read_text() == written
+    with pytest.raises(ValueError, match="expected one"):
+        into_page(page, Report("z", "Z"), {}, date(2026, 11, 22))
+
+
+def test_a_missed_goal_says_so_and_a_rate_is_a_rate() -> None:
+    report = Report("x", "X")
+    report.figures += [
+        Figure("slow", 0.2, "limit", 0.1, 2.0, goal=1.5),
+        Figure("fast", 2e-4, "limit", 1e-4, 2.0, goal=2.0),
+        Figure("rate", 0.5, "limit", 0.25, 2.0, nbytes=10**9),
+    ]
+    slow, fast, rate = render(report).splitlines()[2:]
+    assert "200.0 ms" in slow
+    assert "≤ 1.5 (missed)" in slow
+    assert "200 µs" in fast
+    assert "missed" not in fast
+    assert "2.00 GB/s" in rate
+    assert "4.00 GB/s" in rate

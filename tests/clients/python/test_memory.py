@@ -1,0 +1,69 @@
+"""Large bodies pass through the client without being joined or copied whole."""
+
+from __future__ import annotations
+
+import mmap
+import socket
+import threading
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from gradledger import Client, Model, tensors
+
+SIZE = 32 << 20
+SLACK = 4 << 20
+HEAD = (
+    b'HTTP/1.1 200 OK\r\nETag: "e.1"\r\nReceipt: {"fate": "applied", "step": 1}\r\nContent-Length: %d\r\n\r\n'
+)
+
+
+def test_pushing_allocates_no_copy_of_the_gradients() -> None:
+    half = np.ones(SIZE // 8, np.float32)
+    small = b"".join(tensors.encode({"v": np.ones(1, np.float32)}))
+    with answering(lambda: small) as model:
+        assert peak_bytes(lambda: model.push({"v": half, "w": half})) < SLACK
+
+
+def test_pulling_allocates_what_arrives_once() -> None:
+    header, data = tensors.encode({"w": np.ones(SIZE // 4, np.float32)})
+    large = mmap.mmap(-1, len(header) + len(data))  # outside of what is traced
+    large.write(header)
+    large.write(data)
+    with answering(lambda: large) as model:
+        assert SIZE <= peak_bytes(model.pull) < SIZE + SLACK
+
+
+def peak_bytes(call: Callable[[], object]) -> int:
+    tracemalloc.start()
+    kept = call()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    del kept
+    return peak
+
+
+@contextmanager
+def answering(body: Callable[[], bytes | mmap.mmap]) -> Iterator[Model]:
+    """A model on a server that forgets what it is sent and answers one request with `body`."""
+
+    def serve() -> None:
+        connection, _ = server.accept()
+        with connection, connection.makefile("rb") as stream:
+            left = 0
+            while (line := stream.readline()) != b"\r\n":
+                name, _, value = line.partition(b":")
+                left = int(value) if name.lower() == b"content-length" else left
+            while left:
+                left -= len(stream.read(min(left, 1 << 16)))
+            connection.sendall(HEAD % len(body()))
+            connection.sendall(body())
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with Client(f"http://127.0.0.1:{server.getsockname()[1]}", retry_for_s=0) as client:
+            yield client.model("demo")
+        thread.join()

@@ -1,0 +1,157 @@
+"""SIGKILL at random moments: what was acknowledged is applied, once, and nothing else is.
+
+The service dies in odd rounds and its Valkey in even ones, while workers push to a model whose gradients ride
+inside their entries and to one whose gradients are sent ahead in chunks. A kill leaves the page cache alone,
+so this says nothing about power cuts; durability `fsync` does.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import urllib3
+
+from tests.crash.load import LARGE, SMALL, Worker, check
+from tests.service import Service, normal
+
+ROUNDS = int(os.environ.get("GRADLEDGER_CRASH_ROUNDS", "20"))
+SEED = int(os.environ.get("GRADLEDGER_CRASH_SEED", "20260801"))
+
+
+def gone(pid: int) -> bool:
+    """Whether the process has ended, be it that nobody has buried it yet."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def wait_until(true: Callable[[], bool], within_s: float) -> None:
+    """Waits for `true()`; fails when it takes longer."""
+    deadline = time.monotonic() + within_s
+    while not true():
+        assert time.monotonic() < deadline, f"not within {within_s} s"
+        time.sleep(0.02)
+
+
+def wait_until_progress(workers: list[Worker]) -> None:
+    """Waits until another push is acknowledged."""
+    before = sum(len(worker.pushed) for worker in workers)
+    wait_until(lambda: sum(len(worker.pushed) for worker in workers) > before, 30)
+
+
+def kill_valkey(service: Service) -> int:
+    pid = service.valkey_pid()
+    os.kill(pid, signal.SIGKILL)
+    return pid
+
+
+@pytest.mark.timeout(60 + 15 * ROUNDS)
+def test_nothing_acknowledged_is_lost_or_repeated_however_often_things_are_killed(
+    tmp_path: Path,
+) -> None:
+    dice = random.Random(SEED)
+    # Saved after a tenth of a second of quiet: kills fall into snapshots, too.
+    with Service(tmp_path / "data", GRADLEDGER_SNAPSHOT_QUIET_S="0.1") as service:
+        workers: dict[str, list[Worker]] = {}
+        for target in (SMALL, LARGE):
+            target.create(service)
+            workers[target.name] = [Worker(target, number, [service]).start() for number in range(3)]
+        for turn in range(1, ROUNDS + 1):
+            time.sleep(dice.uniform(0.05, 0.7))
+            if turn % 2:
+                service.kill()
+                service.start()
+            else:
+                kill_valkey(service)
+            for its in workers.values():
+                wait_until_progress(its)
+        for its in workers.values():
+            for worker in its:
+                worker.finish()
+        pushed = {target.name: check(service, target, workers[target.name]) for target in (SMALL, LARGE)}
+        assert min(pushed.values()) > ROUNDS
+        assert sum(worker.retries for its in workers.values() for worker in its) > 0
+
+        service.kill()  # and once more, for what recovery makes of the whole of it
+        service.start()
+        for target in (SMALL, LARGE):
+            check(service, target, workers[target.name])
+
+
+def test_sigterm_under_load_drains_and_exits_cleanly(own_service: Service) -> None:
+    SMALL.create(own_service)
+    workers = [Worker(SMALL, number, [own_service]).start() for number in range(4)]
+    wait_until(lambda: min(len(worker.pushed) for worker in workers) > 20, 20)
+    valkey = own_service.valkey_pid()
+    assert own_service.stop() == 0
+    assert gone(valkey)
+    own_service.start()
+    for worker in workers:
+        worker.finish()
+    check(own_service, SMALL, workers)
+
+
+def test_the_embedded_server_does_not_outlive_a_killed_service(own_service: Service) -> None:
+    valkey = own_service.valkey_pid()
+    own_service.kill()
+    wait_until(lambda: gone(valkey), 5)
+
+
+def test_a_killed_service_starts_again_at_once_on_the_same_data(own_service: Service) -> None:
+    own_service.request(
+        "PUT", "/v1/models/m", {"optimizer": {"rule": "sgd", "lr": 1.0}, "parameters": {"w": [0.0]}}
+    )
+    for sequence in range(1, 4):
+        pushed = own_service.push("m", {"w": normal((1,), sequence)}, worker="a", sequence=sequence)
+        assert pushed.status == 200
+        before = own_service.state("m")
+        own_service.kill()
+        own_service.start()
+        assert own_service.state("m") == before
+        again = own_service.push("m", {"w": normal((1,), sequence)}, worker="a", sequence=sequence)
+        assert again.receipt == {**pushed.receipt, "replayed": True}
+
+
+def test_two_services_cannot_have_the_same_data_directory(own_service: Service) -> None:
+    """The second start neither joins nor harms the first."""
+    other = Service(own_service.data_dir)
+    with pytest.raises(AssertionError, match="did not start"):
+        other.start()
+    assert own_service.request("GET", "/readyz").status == 200
+
+
+def test_without_valkey_pushes_get_503_and_then_succeed_by_themselves(own_service: Service) -> None:
+    """The embedded server is held still first, so that the failure lasts long enough to be seen."""
+    asked = {"optimizer": {"rule": "sgd", "lr": 1.0}, "parameters": {"w": [0.0, 0.0]}}
+    assert own_service.request("PUT", "/v1/models/m", asked).status == 201
+    assert own_service.push("m", {"w": normal((2,), 1)}, worker="a", sequence=1).status == 200
+    before = own_service.state("m")
+
+    killed = kill_valkey(own_service)
+    refused, deadline = 0, time.monotonic() + 20
+    while True:
+        try:
+            answer = own_service.push("m", {"w": normal((2,), 2)}, worker="a", sequence=2)
+        except urllib3.exceptions.HTTPError as error:
+            raise AssertionError("the service went away with its server") from error
+        if answer.status == 200:
+            break
+        refused += 1
+        assert (answer.status, answer.problem) == (503, "store-unavailable")
+        assert int(answer.headers["retry-after"]) >= 1
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert own_service.valkey_pid() != killed
+    # Whatever was refused left nothing behind: this is the second push, not a third.
+    assert answer.receipt["step"] == 2
+    assert answer.receipt["replayed"] is False or refused > 0
+    assert own_service.state("m") != before
+    assert own_service.request("GET", "/v1/models/m").json["step"] == 2

@@ -1,0 +1,85 @@
+"""Memory comes back to the shelf when its last view is gone, and not one view earlier."""
+
+from __future__ import annotations
+
+import gc
+import random
+import threading
+
+import numpy as np
+import pytest
+
+from gradledger_server.blocks import Blocks
+
+PAGE_BYTES = 4096
+
+
+@pytest.mark.parametrize("nbytes", [0, 1, 4096, 4097, 3 << 20])
+def test_a_block_has_the_bytes_asked_for_on_a_page_boundary(nbytes: int) -> None:
+    block = Blocks().take(nbytes)
+    assert (block.nbytes, block.dtype, block.flags.writeable) == (nbytes, np.uint8, True)
+    assert nbytes == 0 or block.__array_interface__["data"][0] % PAGE_BYTES == 0
+
+
+def test_a_block_returns_when_its_last_view_dies() -> None:
+    blocks = Blocks()
+    block = blocks.take(PAGE_BYTES)
+    address = block.__array_interface__["data"][0]
+    views: list[object] = [
+        block[10:20],
+        block.view(np.float32)[3:5].reshape(2, 1),
+        np.ndarray((4,), np.float32, block.data[100:], 4),
+        np.frombuffer(block.data, np.uint8)[5:],
+    ]
+    del block
+    while views:
+        gc.collect()
+        assert blocks.shelved_bytes == 0
+        views.pop()
+    assert blocks.shelved_bytes == PAGE_BYTES
+    assert blocks.take(PAGE_BYTES - 5).__array_interface__["data"][0] == address
+
+
+def test_sizes_do_not_mix() -> None:
+    blocks = Blocks()
+    blocks.take(PAGE_BYTES)  # and dropped at once
+    big = blocks.take(2 * PAGE_BYTES)
+    assert blocks.shelved_bytes == PAGE_BYTES
+    big[:] = 1
+
+
+def test_the_shelf_holds_no_more_than_it_may_and_gives_all_back_when_told() -> None:
+    blocks = Blocks(keep_bytes=2 * PAGE_BYTES)
+    held = [blocks.take(PAGE_BYTES) for _ in range(5)]
+    held.clear()
+    assert blocks.shelved_bytes == 2 * PAGE_BYTES
+    blocks.clear()
+    assert blocks.shelved_bytes == 0
+    assert blocks.take(PAGE_BYTES).nbytes == PAGE_BYTES
+
+
+def test_no_two_threads_ever_hold_the_same_memory() -> None:
+    """Each thread signs its block, holds it a while through a view of a view, and finds its own signature."""
+    blocks = Blocks(keep_bytes=20 * PAGE_BYTES)
+    wrong: list[str] = []
+
+    def work(number: int) -> None:
+        dice = random.Random(number)
+        held: list[tuple[np.ndarray[tuple[int, ...], np.dtype[np.uint8]], int]] = []
+        for turn in range(800):
+            block = blocks.take(dice.choice([100, PAGE_BYTES, 2 * PAGE_BYTES]))
+            sign = (number * 31 + turn) % 256
+            block[:] = sign
+            held.append((np.frombuffer(block[10:].data, np.uint8)[5:], sign))
+            if len(held) > 4:
+                view, signed = held.pop(dice.randrange(len(held)))
+                if not (view == signed).all():
+                    wrong.append(f"thread {number} turn {turn}")
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert 0 < blocks.shelved_bytes <= 20 * PAGE_BYTES

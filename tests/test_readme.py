@@ -1,0 +1,54 @@
+"""The README's own commands, run as they stand against a real service."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.service import Service
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+
+
+def block(language: str) -> str:
+    """The README's code block in that language."""
+    (found,) = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    return str(found)
+
+
+def run(*command: str, text: str, service: Service) -> str:
+    there = text.replace("http://127.0.0.1:8000", service.url)
+    done = subprocess.run([*command, there], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_run_with_curl_finds_the_minimum(service: Service) -> None:
+    told = run("bash", "-euc", text=block("bash"), service=service)
+    found = re.search(r"^w = (\S+)$", told, re.MULTILINE)
+    assert found and float(found[1]) == pytest.approx(3.0, abs=1e-3)
+    assert '"kind":"push"' in told or '"saved_offset"' in told
+    assert service.request("GET", "/v1/models/parabola").status == 404
+
+
+def test_the_run_with_python_finds_the_minimum(service: Service) -> None:
+    told = run(sys.executable, "-c", text=block("python"), service=service)
+    assert re.match(r"\[(2\.9|3\.0)\d*\] 200 0 memory\n", told), told
+    assert "['m/w', 'param/w', 't/w', 'v/w']" in told
+
+
+@pytest.mark.parametrize("path", re.findall(r"\]\(([\w/.-]+)\)", README))
+def test_every_file_it_names_is_there(path: str) -> None:
+    assert (Path(__file__).parents[1] / path).exists()
+
+
+def test_the_stops_it_lists_open_the_docstrings_of_their_modules() -> None:
+    stops = re.findall(r"^(\d/6) (\w+)\s.*?([\w/]+\.py)", README, re.MULTILINE)
+    assert len(stops) == 6
+    for number, _, module in stops:
+        source = (Path(__file__).parents[1] / "service/gradledger_server" / module).read_text()
+        assert number in source, f"{module} does not name stop {number}"
