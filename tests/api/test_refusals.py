@@ -27,7 +27,7 @@ BAD_TENSORS: list[tuple[str, Any, int, str]] = [
     ("ragged", {"w": [[0.0, 0.0], [0.0]]}, 400, "malformed-body"),
     ("empty", {"b": []}, 422, "wrong-shape"),
     ("beyond float32", {"w": [[1e39, 0.0], [0.0, 0.0]]}, 422, "non-finite"),
-    ("an integer beyond float64", {"b": [10**400, 0.0, 0.0]}, 400, "malformed-body"),
+    ("an integer beyond float64", {"b": [10**400, 0.0, 0.0]}, 422, "non-finite"),
     ("text", {"b": ["1", "2", "3"]}, 400, "malformed-body"),
     ("a truth", {"b": [True, 1.0, 1.0]}, 400, "malformed-body"),
     ("nothing", {"b": [None, 1.0, 1.0]}, 400, "malformed-body"),

@@ -1,4 +1,4 @@
-"""Bodies that must be refused, each with words its problem's detail must hold. README.md is the same list in prose.
+"""Bodies that must be refused, each with words its problem's detail must hold. README.md says why.
 
 Used twice: on the decoder (tests/wire) and on a real service over HTTP, where the largest are already
 refused for their length.
@@ -83,7 +83,7 @@ def _names() -> Iterator[Attack]:
     yield Attack("a name twice", body('{"w":' + W + ',"w":' + W + "}", ONE), "twice")
     yield Attack("a name twice, once escaped", body('{"w":' + W + ',"\\u0077":' + W + "}", ONE), "twice")
     yield Attack("an empty name", body({"": tensor()}, ONE), "0 characters")
-    yield Attack("a name of a million escapes", body('{"' + "\\n" * 1_000_000 + '":1}'), "2000002 bytes long")
+    yield Attack("a name of a million escapes", body('{"' + "\\n" * 1_000_000 + '":1}'), "has 2000002 bytes")
     yield Attack("a control character", body({"w\u0000": tensor()}, ONE), "control character")
     yield Attack("a raw control character", body('{"w\n":' + W + "}", ONE), "a member")
     yield Attack("a name of 3,000 characters", body({"w" * 3000: tensor()}, ONE), "3000 characters")
@@ -118,7 +118,7 @@ def _fields() -> Iterator[Attack]:
         yield Attack(f"a shape of {value!r}", body({"w": tensor(shape=[value])}, ONE), "'w' is written as")
         yield Attack(f"an offset of {value!r}", body({"w": tensor(stop=value)}, ONE), "'w' is written as")
     for literal in ("-0", "01", "+1", "1e0", "0x1", "NaN", "1_0", "\u0661"):
-        shape = '{"dtype":"F32","shape":[%s],"data_offsets":[0,4]}' % literal
+        shape = W.replace("[1]", f"[{literal}]")
         yield Attack(f"a shape of {literal}", body('{"w":' + shape + "}", ONE), "'w' is written as")
     yield Attack("a shape that is a number", body({"w": tensor(shape=1)}, ONE), "'w' is written as")
     yield Attack("33 dimensions", body({"w": tensor(shape=[1] * 33)}, ONE), "33 dimensions")

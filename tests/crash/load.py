@@ -105,6 +105,10 @@ class Worker:
         self.stopping.set()
         self._thread.join(2 * GIVE_UP_S)
         assert not self._thread.is_alive(), f"{self.name} hangs"
+        self.raise_failure()
+
+    def raise_failure(self) -> None:
+        """What stopped the worker before its time."""
         if self.failure is not None:
             raise self.failure
 

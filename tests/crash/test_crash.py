@@ -44,7 +44,13 @@ def wait_until(true: Callable[[], bool], within_s: float) -> None:
 def wait_until_progress(workers: list[Worker]) -> None:
     """Waits until another push is acknowledged."""
     before = sum(len(worker.pushed) for worker in workers)
-    wait_until(lambda: sum(len(worker.pushed) for worker in workers) > before, 30)
+
+    def progress() -> bool:
+        for worker in workers:
+            worker.raise_failure()
+        return sum(len(worker.pushed) for worker in workers) > before
+
+    wait_until(progress, 30)
 
 
 def kill_valkey(service: Service) -> int:

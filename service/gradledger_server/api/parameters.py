@@ -57,17 +57,22 @@ async def pull_tensor(request: Request, model: ModelName, tensor: str, served: S
 
 @router.put(
     "/v1/models/{model}/parameters",
-    openapi_extra=documents.tensors_body("UploadRequest") | documents.headers("If-Match"),
+    openapi_extra=documents.tensors_body("UploadRequest") | documents.headers("If-Match", "If-None-Match"),
     responses=documents.UPLOADED | problems(400, 404, 409, 411, 412, 413, 415, 422, 503, 507),
 )
 async def upload(request: Request, model: ModelName, served: Served) -> Response:
-    """Sets the values of the tensors sent: the first ones, or others, which counts as a step of its own."""
+    """Sets the values of the tensors sent: the first ones, or others, which counts as a step of its own.
+
+    With `If-None-Match: *` values are set only where there are none: of several workers that begin one model
+    together, one does.
+    """
     mailbox = await served.replica.open(model)
     tensors = await read_tensors(request, mailbox, served)
     if_match = request.headers.get("if-match")
+    first = request.headers.get("if-none-match") == "*"
 
     async def work(mailbox: Mailbox) -> Published:
-        await served.replica.upload(mailbox, tensors, if_match)
+        await served.replica.upload(mailbox, tensors, if_match, first=first)
         return await mailbox.look()
 
     published = await served.replica.on(model, work)

@@ -26,6 +26,7 @@ from gradledger_server.errors import (
     ModelExists,
     ModelNotFound,
     ModelQuarantined,
+    PreconditionFailed,
 )
 from gradledger_server.kernels.device import Device
 from gradledger_server.machine import spec as specs
@@ -204,8 +205,10 @@ class Replica:
         self._save_if_due(mailbox, quiet_s=0.0)
         return answer
 
-    async def upload(self, mailbox: Mailbox, tensors: Tensors, if_match: str | None) -> None:
-        """Sets parameter values: the first ones, or others in place of all present ones of those names."""
+    async def upload(
+        self, mailbox: Mailbox, tensors: Tensors, if_match: str | None, *, first: bool = False
+    ) -> None:
+        """Sets parameter values; with `first` only of tensors that have none yet, else PreconditionFailed."""
         layout = mailbox.hot.model.layout
 
         def choose(model: Model) -> Upload | None:
@@ -213,6 +216,8 @@ class Replica:
             if model.uploaded == named:
                 return None  # a retry: these very values are the present ones
             mailbox.hot.require_version(if_match)
+            if first and not model.missing >= tensors.table.keys():
+                raise PreconditionFailed("the model has values already", hint="Pull them.")
             return Upload(tensors, named, _now_ms())
 
         def work(hot: Hot) -> None:

@@ -150,7 +150,10 @@ class Connection:
             )
         pairs = [answer for answer in config if not isinstance(answer, ResponseError)]
         shown = {answer[0].decode(): answer[1].decode() for answer in pairs if len(answer) == 2}
-        facts = read_facts(parse_info(info), shown or None)
+        fields = parse_info(info)
+        if fields.get("loading") == "1":  # and until it has loaded, it says that it keeps no log
+            raise StoreUnavailable("the server is loading its data")
+        facts = read_facts(fields, shown or None)
         require(facts, self._durability)
         return facts
 

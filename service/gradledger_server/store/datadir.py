@@ -30,7 +30,7 @@ from gradledger_server.errors import StoreUnavailable, StoreUnsuitable
 log = structlog.get_logger()
 
 SOCKET_PATH_BYTES = 100  # the kernel takes 107
-PATIENCE_S = 15.0  # for a server that was asked to stop
+PATIENCE_S = {signal.SIGTERM: 30.0, signal.SIGKILL: 5.0}  # SIGTERM: it may have data to write
 POLL_S = 0.02
 
 
@@ -104,11 +104,11 @@ class DataDir:
     def _stop_owner(self, descriptor: int) -> bool:
         """Asks whoever holds the lock to stop, then insists; whether the lock is ours now."""
         log.info("stopping the Valkey of an earlier service", pid=_pid(descriptor), data_dir=str(self.path))
-        for how in (signal.SIGTERM, signal.SIGKILL):
+        for how, patience_s in PATIENCE_S.items():
             if self._runs_here(owner := _pid(descriptor)):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(owner, how)
-            deadline = time.monotonic() + PATIENCE_S
+            deadline = time.monotonic() + patience_s
             while time.monotonic() < deadline:
                 if _lock(descriptor):
                     return True

@@ -6,14 +6,14 @@ it: a service killed with SIGKILL takes its Valkey along, gently, and the next s
 
 from __future__ import annotations
 
-import contextlib
 import os
+import subprocess
 import threading
 from pathlib import Path
 
 import structlog
 
-from gradledger_server.errors import GradledgerError, StoreUnavailable
+from gradledger_server.errors import StoreUnavailable
 from gradledger_server.store.datadir import DataDir
 from gradledger_server.store.valkey import Valkey
 
@@ -32,7 +32,7 @@ class Embedded:
         self._durability = durability
         self._claim: int | None = None
         self._server: Valkey | None = None
-        self._failure: GradledgerError | None = None
+        self._failure: Exception | None = None
         self._started = threading.Event()
         self._stopping = threading.Event()
         self._watch = threading.Thread(target=self._keep_running, name="valkey", daemon=True)
@@ -79,32 +79,38 @@ class Embedded:
         pause_s = FIRST_PAUSE_S
         while not self._stopping.is_set():
             try:
-                self._server = Valkey(self._data_dir, self._durability)
-                self._server.make_ready()
+                self._run()
                 pause_s = FIRST_PAUSE_S
-                self._started.set()
-                status = self._server.process.wait()
-                if not self._stopping.is_set():
-                    log.warning("the embedded Valkey died and is started again", status=status)
-            except GradledgerError as failure:
+            except Exception as failure:
                 self._end()
                 if not self._started.is_set():
                     self._failure = failure
                     self._started.set()
                     return
-                log.error("the embedded Valkey does not start", why=failure.detail)
+                log.error("the embedded Valkey does not start", why=str(failure))
             self._stopping.wait(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
         self._end()
+
+    def _run(self) -> None:
+        """One life of the server. Returns when it has ended."""
+        self._server = Valkey(self._data_dir, self._durability)
+        if self._stopping.is_set():  # `stop` may have looked for a server just before there was one
+            return
+        self._server.make_ready()
+        self._started.set()
+        status = self._server.process.wait()
+        if not self._stopping.is_set():
+            log.warning("the embedded Valkey died and is started again", status=status)
 
     def _end(self) -> None:
         """Asks the present server to stop, and insists after a while."""
         if self._server is None:
             return
         process = self._server.process
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
+        process.terminate()
         try:
             process.wait(STOP_S)
-        except TimeoutError:
+        except subprocess.TimeoutExpired:
             process.kill()
+            process.wait()

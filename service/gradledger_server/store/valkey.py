@@ -32,7 +32,7 @@ APPENDFSYNC = {"fsync": "always", "everysec": "everysec", "memory": "no"}
 
 
 class Valkey:
-    """The process. The thread that makes it must live as long as the server shall: its end is the server's."""
+    """The process. The thread that makes it must outlive it: the thread's end is the server's."""
 
     def __init__(self, data_dir: DataDir, durability: str) -> None:
         self._data_dir, self._durability = data_dir, durability

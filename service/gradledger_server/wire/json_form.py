@@ -89,7 +89,8 @@ def _array(name: str, nested: object, dtype: str) -> NDArray[Any]:
             values = np.array(numbers, np.float64).astype(NUMPY_DTYPE[dtype])
             finite = np.isfinite(values)
         except OverflowError:  # a whole number beyond every float
-            finite = np.array([abs(number) <= np.finfo(np.float64).max for number in numbers])
+            largest = float(np.finfo(np.float64).max)
+            finite = np.array([abs(number) <= largest for number in numbers])
     if not finite.all():
         first = int(np.argmin(finite))
         raise NonFinite(

@@ -30,8 +30,9 @@ def loads(text: bytes | memoryview, what: str) -> Any:
             hint="Tensors are nested one list per dimension; nothing else nests deeper.",
         ) from None
     except ValueError as error:
+        why = str(error).partition(";")[0]  # Python's advice on too many digits is not for clients
         raise MalformedBody(
-            f"{what} is not JSON: {error}", hint="Send one JSON value in UTF-8, with finite numbers only."
+            f"{what} is not JSON: {why}", hint="Send one JSON value in UTF-8, with finite numbers only."
         ) from None
     return value
 
