@@ -46,9 +46,15 @@ def measure(family: str, near: Path, *, quick: bool) -> Report:
     return report
 
 
+def _family(name: str) -> str:
+    if name not in FAMILIES:
+        raise argparse.ArgumentTypeError(f"got {name!r}, expected one of {', '.join(FAMILIES)}")
+    return name
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=main.__doc__)
-    parser.add_argument("families", nargs="*", choices=FAMILIES, metavar="family", help=", ".join(FAMILIES))
+    parser.add_argument("families", nargs="*", type=_family, metavar="family", help=", ".join(FAMILIES))
     parser.add_argument(
         "--quick", action="store_true", help="tiny sizes: finds out whether it works, nothing else"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -91,13 +92,16 @@ def refused(answer: Answer, status: int, slug: str) -> Json:
     return problem
 
 
-def say(service: Service, *parts: bytes, close: bool = False) -> tuple[int, dict[str, str], bytes]:
+def say(
+    service: Service, *parts: bytes, close: bool = False, pause_s: float = 0.0
+) -> tuple[int, dict[str, str], bytes]:
     """Sends bytes as they are on a connection of its own; the answer's status, headers and body.
 
-    With `close` it hangs up after sending and hears nothing: (0, {}, b"").
+    It pauses before each part. With `close` it hangs up after sending and hears nothing: (0, {}, b"").
     """
     with socket.create_connection(("127.0.0.1", service.port), timeout=10) as line:
         for part in parts:
+            time.sleep(pause_s)
             line.sendall(part)
         if close:
             return 0, {}, b""

@@ -1,4 +1,4 @@
-"""Every hostile body, against a real service: a problem in plain words, no trace, and a service that goes on."""
+"""Every hostile body, against a real service: a problem in plain words, no trace, and it goes on serving."""
 
 from __future__ import annotations
 

@@ -88,17 +88,40 @@ def test_what_is_no_http_is_answered_with_a_problem(service: Service, nonsense: 
     assert b'"/problems/malformed-request"' in body
 
 
-@pytest.mark.parametrize("verb_and_path", ["POST /gradients", "PUT /parameters", "PUT ", "PATCH "])
-@pytest.mark.parametrize("form", [SAFETENSORS, "application/json"])
-def test_a_length_must_be_declared(service: Service, model: Model, verb_and_path: str, form: str) -> None:
-    verb, path = verb_and_path.split(" ")
-    if form == SAFETENSORS and not path:
-        pytest.skip("a spec is JSON")
+@pytest.mark.parametrize("line", [b"X-%d: 1\r\n", b"%d"])
+def test_a_head_without_an_end_is_refused(service: Service, line: bytes) -> None:
+    """Whether it is many headers or a single one."""
+    piece = b"".join(line % number for number in range(10_000, 20_000))[:40_000]
+    told = say(service, b"GET /livez HTTP/1.1\r\nX: ", piece, piece, b"more", pause_s=0.1)
+    assert "65536 bytes" in spoken_refusal(told, 400, "malformed-request")["detail"]
+
+
+def test_a_long_body_is_no_long_head(service: Service, new: Model) -> None:
+    new.create({"w": {"shape": [100_000]}})
+    body = save({"w": np.ones(100_000, np.float32)})
+    line = head("PUT", new.path + "/parameters", Content_Type=SAFETENSORS, Content_Length=len(body))
+    pieces = [body[at : at + 40_000] for at in range(0, len(body), 40_000)]
+    assert say(service, line, *pieces)[0] == 200
+    assert say(service, line + body + head("GET", "/livez"))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("verb", "path", "form"),
+    [
+        ("POST", "/gradients", SAFETENSORS),
+        ("PUT", "/parameters", SAFETENSORS),
+        ("POST", "/gradients", "application/json"),
+        ("PUT", "/parameters", "application/json"),
+        ("PUT", "", "application/json"),
+        ("PATCH", "", "application/json"),
+    ],
+)
+def test_a_length_must_be_declared(service: Service, model: Model, verb: str, path: str, form: str) -> None:
     with model.untouched():
         bare = head(verb, model.path + path, Content_Type=form)
         spoken_refusal(say(service, bare), 411, "length-required")
         chunked = head(verb, model.path + path, Content_Type=form, Transfer_Encoding="chunked")
-        spoken_refusal(say(service, chunked, b"2\r\n{}\r\n0\r\n\r\n"), 411, "length-required")
+        spoken_refusal(say(service, chunked + b"2\r\n{}\r\n0\r\n\r\n"), 411, "length-required")
 
 
 @pytest.mark.parametrize("declared", [10 * GIB, 10**18 - 1, 64 << 20])

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from gradledger_server.server import document
-from tests.service import Service
+from tests.api.talk import Model
+from tests.service import Answer, Service
 
 COMMITTED = Path(__file__).resolve().parents[2] / "openapi" / "openapi.json"
 PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
@@ -78,4 +80,24 @@ def test_request_headers_are_documented(spec: dict[str, Any]) -> None:
 
     assert headers("/gradients", "post") == {"Idempotency-Key", "If-Match", "Prefer"}
     assert headers("/parameters", "get") == {"If-None-Match", "Prefer"}
-    assert headers("/parameters", "put") == headers("", "patch") == headers("", "delete") == {"If-Match"}
+    assert headers("/parameters", "put") == {"If-Match", "If-None-Match"}
+    assert headers("", "patch") == headers("", "delete") == {"If-Match"}
+
+
+def test_what_the_service_answers_is_what_the_document_promises(spec: dict[str, Any], model: Model) -> None:
+    def promised(verb: str, path: str, answer: Answer) -> None:
+        operation = spec["paths"]["/v1/models/{model}" + path][verb]
+        media_type = answer.headers["content-type"]
+        schema = operation["responses"][str(answer.status)]["content"][media_type]["schema"]
+        OAS31Validator({**schema, "components": spec["components"]}).validate(answer.json)
+
+    gradients = {"b": [1.0, 1.0, 1.0]}
+    for _ in range(2):
+        promised("post", "/gradients", model.push(gradients, worker="w0", sequence=1))
+    promised("post", "/gradients", model.push(gradients, headers={"Prefer": "return=minimal"}))
+    promised("post", "/gradients", model.push(gradients, worker="w0", sequence=9))
+    promised("put", "/parameters", model.send("PUT", "/parameters", {"parameters": gradients}))
+    promised("patch", "", model.send("PATCH", "", {"optimizer": {"lr": 0.5}}))
+    for path in ("", "/parameters", "/entries", "/workers"):
+        promised("get", path, model.send("GET", path))
+    promised("get", "/parameters/{tensor}", model.send("GET", "/parameters/w"))

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from tests.api.talk import SGD, Model, refused
-from tests.service import SAFETENSORS, Answer
+from tests.api.talk import SGD, Json, Model, refused
+from tests.service import SAFETENSORS, Answer, Service
 
 ONES = {"w": [[1.0, 1.0], [1.0, 1.0]]}
 
@@ -108,6 +108,22 @@ def test_nobody_waits_for_what_is_news_already(model: Model) -> None:
     assert time.monotonic() - started < 2.0
 
 
+def test_nobody_who_waits_keeps_the_service_from_ending(own_service: Service) -> None:
+    model = Model(own_service, "waited").create({"w": [0.0]})
+    etag = model.describe()["etag"]
+    heard: list[Answer] = []
+    waiting = threading.Thread(
+        target=lambda: heard.append(model.send("GET", "/parameters", If_None_Match=etag, Prefer="wait=60"))
+    )
+    waiting.start()
+    time.sleep(0.3)
+    started = time.monotonic()
+    assert own_service.stop() == 0
+    assert time.monotonic() - started < 5.0
+    waiting.join(10)
+    assert heard[0].status == 304
+
+
 def test_who_waits_for_a_deleted_model_hears_of_it(model: Model) -> None:
     etag = model.describe()["etag"]
     heard: list[Answer] = []
@@ -145,6 +161,21 @@ def test_replacing_values_is_a_step(model: Model) -> None:
     assert (first.status, first.json["step"]) == (200, 1)
     assert again.json == first.json, "a retry of an upload is harmless"
     assert model.pull() == {"b": [7.0, 8.0, 9.0], "w": [[0.0, 0.0], [0.0, 0.0]]}
+
+
+def test_of_workers_that_begin_together_one_does(new: Model) -> None:
+    new.create({"w": {"shape": [2]}, "b": {"shape": [1]}})
+
+    def begin(values: Json) -> Answer:
+        return new.send("PUT", "/parameters", {"parameters": values}, If_None_Match="*")
+
+    assert begin({"w": [1.0, 2.0]}).status == 200
+    assert begin({"w": [1.0, 2.0]}).status == 200, "a retry"
+    with new.untouched():
+        refused(begin({"w": [3.0, 4.0]}), 412, "precondition-failed")
+        refused(begin({"w": [3.0, 4.0], "b": [0.0]}), 412, "precondition-failed")
+    assert begin({"b": [5.0]}).status == 200
+    assert new.pull() == {"w": [1.0, 2.0], "b": [5.0]}
 
 
 def test_an_upload_may_ask_for_a_version(model: Model) -> None:

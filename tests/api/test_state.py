@@ -65,6 +65,17 @@ def test_every_change_is_an_entry(new: Model) -> None:
     assert all(entry["at_ms"] > 1.7e12 for entry in entries)
 
 
+def test_an_entry_keeps_its_fate_when_its_receipt_is_no_longer_kept(new: Model) -> None:
+    new.create({"w": [0.0]})
+    for sequence in range(1, 71):
+        new.push({"w": [1.0]}, worker="w0", sequence=sequence, headers={"Prefer": "return=minimal"})
+    ledger = new.send("GET", "/entries").json
+    pushes = [entry for entry in ledger["entries"] if entry["kind"] == "push"]
+    assert len(pushes) == 70 or ledger["saved_offset"]
+    assert {push.get("fate", "applied") for push in pushes} == {"applied"}
+    assert all(push.get("step", push["sequence"]) == push["sequence"] for push in pushes)
+
+
 def test_entries_come_in_pages(new: Model) -> None:
     new.create({"w": [0.0]})
     for sequence in range(1, 6):

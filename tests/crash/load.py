@@ -94,9 +94,12 @@ class Worker:
         self.name = f"worker{self.number}"
         self._dice = random.Random(self.number)
         self._http = urllib3.PoolManager(retries=False, timeout=10.0)
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread = threading.Thread()
 
     def start(self) -> Worker:
+        """Pushes from now on; after `finish`, goes on where it stopped."""
+        self.stopping.clear()
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
         return self
 

@@ -28,7 +28,7 @@ SEED = int(os.environ.get("GRADLEDGER_CRASH_SEED", "20260801"))
 def gone(pid: int) -> bool:
     """Whether the process has ended, be it that nobody has buried it yet."""
     try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return True
 

@@ -1,4 +1,4 @@
-"""What a model should be, written a second time and as plainly as can be: dicts, loops, NumPy's arithmetic."""
+"""What a model should be, written a second time and as plainly as can be: dicts and NumPy's arithmetic."""
 
 from __future__ import annotations
 
@@ -72,4 +72,5 @@ class Plain:
         v = F32(beta2) * self.slots[f"v/{name}"] + F32(1 - beta2) * g * g
         self.slots[f"m/{name}"], self.slots[f"v/{name}"] = m, v
         m_hat, v_hat = m / F32(1 - beta1**t), v / F32(1 - beta2**t)
-        self.values[name] = self.values[name] - lr * m_hat / (np.sqrt(v_hat) + F32(self.optimizer["eps"]))
+        root: Tensor = np.sqrt(v_hat)
+        self.values[name] = self.values[name] - lr * m_hat / (root + F32(self.optimizer["eps"]))

@@ -284,7 +284,7 @@ def _split(taken: image.Image) -> Iterator[bytes]:
 
 
 def _run(machine: type[Ledger], *, examples: int, steps: int) -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         machine,
         settings=settings(
             max_examples=examples,

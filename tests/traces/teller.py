@@ -144,9 +144,9 @@ class Teller:
         before = self._world.hot("m", said.replica)
         digest = state_digest(before.model)
         self._world.forget("m", said.replica)
-        after = self._world.hot("m", said.replica)
-        came_back = "same" if state_digest(after.model) == digest else "another state"
-        snapshot = f"snapshot {after.playback.saved or 'none'}  entries {after.playback.applied - after.playback.saved}"
+        played = self._world.hot("m", said.replica).playback
+        came_back = "same" if state_digest(played.model) == digest else "another state"
+        snapshot = f"snapshot {played.saved or 'none'}  entries {played.applied - played.saved}"
         return f"{snapshot}  {self._shown(said.replica).partition('  ')[2]}  {came_back}"
 
     def _delete(self, said: Said) -> str:

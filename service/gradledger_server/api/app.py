@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
@@ -21,6 +22,7 @@ from gradledger_server.api import (
     state,
 )
 from gradledger_server.api.context import Context, Limits
+from gradledger_server.api.express import Express
 from gradledger_server.api.telemetry import Metrics, Telemetry
 from gradledger_server.replica import Replica
 
@@ -34,10 +36,11 @@ def create_app(replica: Opened, limits: Limits) -> FastAPI:
     metrics = Metrics()
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, asyncio.Event]]:
+        leaving = asyncio.Event()
         async with replica() as opened:
-            app.state.context = Context(opened, limits, metrics)
-            yield
+            app.state.context = Context(opened, limits, metrics, leaving)
+            yield {"leaving": leaving}
 
     app = FastAPIOffline(
         title="Gradledger",
@@ -49,9 +52,9 @@ def create_app(replica: Opened, limits: Limits) -> FastAPI:
     )
     for module in ROUTERS:
         app.include_router(module.router)
-    problems.install(
-        app, [*app.router.routes, *(route for module in ROUTERS for route in module.router.routes)]
-    )
+    routes = [*app.router.routes, *(route for module in ROUTERS for route in module.router.routes)]
+    problems.install(app, routes)
     documents.install(app)
+    app.add_middleware(Express, routes=routes)
     app.add_middleware(Telemetry, metrics=metrics)
     return app

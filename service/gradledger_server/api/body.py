@@ -16,21 +16,28 @@ async def receive(request: Request, limit_bytes: int, blocks: Blocks) -> memoryv
     Raises LengthRequired, BodyTooLarge; MalformedRequest, which nobody will read, if the client hangs up.
     """
     length = declared_length(request, limit_bytes)
+    chunk, more = await _chunk(request)
+    if not more and len(chunk) == length:
+        return memoryview(chunk)  # a small body comes in one piece
     body = blocks.take(length).data
     filled = 0
     while True:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise MalformedRequest(f"the client hung up after {filled} of {length} bytes")
-        chunk = message.get("body", b"")
         end = filled + len(chunk)
         body[filled:end] = chunk
         filled = end
-        if not message.get("more_body", False):
+        if not more:
             break
+        chunk, more = await _chunk(request)
     if filled != length:
         raise MalformedRequest(f"the body has {filled} bytes; Content-Length declared {length}")
     return body
+
+
+async def _chunk(request: Request) -> tuple[bytes, bool]:
+    message = await request.receive()
+    if message["type"] == "http.disconnect":
+        raise MalformedRequest("the client hung up in the middle of the body")
+    return message.get("body", b""), message.get("more_body", False)
 
 
 def declared_length(request: Request, limit_bytes: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -23,11 +24,12 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The replica behind the door, its limits and its metrics."""
+    """The replica behind the door, its limits, its metrics; `leaving` is set when the process shall end."""
 
     replica: Replica
     limits: Limits
     metrics: Metrics
+    leaving: asyncio.Event
 
 
 async def _context(request: Request) -> Context:

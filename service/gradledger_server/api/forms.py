@@ -21,7 +21,7 @@ MEDIA_TYPES: dict[str, Form] = {
     "application/x-safetensors": "safetensors",
     "application/octet-stream": "safetensors",
 }
-MAX_WAIT_S = 60.0
+MAX_WAIT_S = 60
 
 _QUALITY = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")
 
@@ -77,12 +77,12 @@ def preferences(request: Request) -> dict[str, str]:
     return found
 
 
-def wait_s(request: Request) -> float:
+def wait_s(request: Request) -> int:
     """Seconds the client would wait for news; 0 if it did not say, at most MAX_WAIT_S."""
     value = preferences(request).get("wait", "0")
     if not (value.isascii() and value.isdigit()):
         raise MalformedRequest(f"Prefer: wait is {value[:80]!r}; expected whole seconds")
-    return min(float(value), MAX_WAIT_S)
+    return min(int(value[:9]), MAX_WAIT_S)
 
 
 def matches(etag: str, if_none_match: str | None) -> bool:

@@ -97,12 +97,17 @@ def body_limit(mailbox: Mailbox, served: Context) -> int:
 
 
 async def _news(request: Request, model: str, served: Context) -> Published:
-    patience, known = wait_s(request), request.headers.get("if-none-match")
+    patience_s, known = wait_s(request), request.headers.get("if-none-match")
 
     async def work(mailbox: Mailbox) -> Published:
         published = await mailbox.look()
-        if patience and matches(published.etag, known):
-            return await mailbox.look_after(published.etag, patience)
+        # Second by second: neither a client that hung up nor the end of the service waits for news.
+        for _ in range(patience_s):
+            if not matches(published.etag, known):
+                break
+            if served.leaving.is_set() or await request.is_disconnected():
+                break
+            published = await mailbox.look_after(published.etag, 1.0)
         return published
 
     published: Published = await served.replica.on(model, work)

@@ -37,6 +37,13 @@ def problem(request: Request, error: GradledgerError) -> Response:
     return ProblemResponse(render(error, request.state.request_id), error.status, headers)
 
 
+def answer(request: Request, error: GradledgerError) -> Response:
+    """The error as a problem; those that are ours are logged."""
+    if error.status >= 500:
+        log.error(error.detail, problem=error.problem, request_id=request.state.request_id)
+    return problem(request, error)
+
+
 def render(error: GradledgerError, request_id: str) -> bytes:
     """The problem's JSON."""
     members = {
@@ -72,18 +79,16 @@ def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
 
     async def ours(request: Request, error: Exception) -> Response:
         assert isinstance(error, GradledgerError)
-        if error.status >= 500:
-            log.error(error.detail, problem=error.problem, request_id=request.state.request_id)
-        return problem(request, error)
+        return answer(request, error)
 
     async def framework(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         kind = _BY_STATUS.get(error.status_code, errors.MalformedRequest)
         path: str = request.scope["path"]  # not request.url, which a strange Host header breaks
-        answer = problem(request, kind(f"{request.method} {path[:200]!r}: {error.detail}"))
+        refused = problem(request, kind(f"{request.method} {path[:200]!r}: {error.detail}"))
         if error.status_code == 405:
-            answer.headers["Allow"] = ", ".join(sorted(_methods(routes, path)))
-        return answer
+            refused.headers["Allow"] = ", ".join(sorted(_methods(routes, path)))
+        return refused
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -93,9 +98,9 @@ def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
 
     async def unexpected(request: Request, error: Exception) -> Response:
         log.error("unexpected failure", request_id=request.state.request_id, exc_info=error)
-        answer = problem(request, GradledgerError("the service failed to answer; its log has the details"))
-        answer.headers["X-Request-ID"] = request.state.request_id  # telemetry is not around this one
-        return answer
+        failed = problem(request, GradledgerError("the service failed to answer; its log has the details"))
+        failed.headers["X-Request-ID"] = request.state.request_id  # telemetry is not around this one
+        return failed
 
     app.add_exception_handler(GradledgerError, ours)
     app.add_exception_handler(HTTPException, framework)

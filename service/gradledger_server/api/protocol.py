@@ -1,4 +1,4 @@
-"""Below the app: what is no HTTP at all is answered with a problem too."""
+"""Below the app: what is no HTTP gets a problem too, a head has an end, and leaving is announced."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from gradledger_server.api import problems
 from gradledger_server.errors import MalformedRequest
 
+HEAD_BYTES = 64 << 10  # of a request line and its headers, to within what arrives at once
+
 _HEAD = (
     "HTTP/1.1 400 Bad Request\r\nContent-Type: {media_type}\r\nContent-Length: {length}\r\n"
     "X-Request-ID: {request_id}\r\nConnection: close\r\n\r\n"
@@ -17,6 +19,27 @@ _HEAD = (
 
 class Protocol(HttpToolsProtocol):
     """uvicorn's, with our words for what its parser refuses."""
+
+    _head_bytes: int | None = 0  # of the head being read; None while a body is
+
+    def data_received(self, data: bytes) -> None:
+        """Parses what arrived, unless it belongs to a head that has no end."""
+        if self._head_bytes is not None:
+            if self._head_bytes > HEAD_BYTES:
+                self.send_400_response(f"The request line and headers are longer than {HEAD_BYTES} bytes.")
+                return
+            self._head_bytes += len(data)
+        super().data_received(data)
+
+    def on_headers_complete(self) -> None:
+        """A head ends here; its body is not counted."""
+        self._head_bytes = None
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The next head begins."""
+        self._head_bytes = 0
+        super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Answers and hangs up; if a request before this one is still at work, its own answer is the last."""
@@ -29,3 +52,8 @@ class Protocol(HttpToolsProtocol):
         head = _HEAD.format(media_type=problems.MEDIA_TYPE, length=len(body), request_id=request_id)
         self.transport.write(head.encode() + body)
         self.transport.close()
+
+    def shutdown(self) -> None:
+        """Tells those who wait for news that there will be none from here."""
+        self.app_state["leaving"].set()
+        super().shutdown()

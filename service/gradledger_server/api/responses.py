@@ -17,8 +17,11 @@ from gradledger_server.wire import json_form, safetensors
 JSON_ANSWER_BYTES = 4 << 20  # of tensors; as text they are about five times as many
 
 
+JOINED_BYTES = 64 << 10  # up to here copying a body is cheaper than sending it piece by piece
+
+
 class Parts(Response):
-    """A body in several pieces of memory, sent as they are: nothing is joined or copied.
+    """A body in several pieces of memory, sent as they are: large ones are neither joined nor copied.
 
     The transport keeps the pieces alive until the last byte has left.
     """
@@ -30,14 +33,17 @@ class Parts(Response):
         self.media_type = media_type
         self.body = b""
         self.init_headers(headers)
-        self.headers["content-length"] = str(sum(part.nbytes for part in self.parts))
+        nbytes = sum(part.nbytes for part in self.parts)
+        self.headers["content-length"] = str(nbytes)
+        if nbytes <= JOINED_BYTES:
+            self.parts = [memoryview(b"".join(self.parts))]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
         await send(start)
-        for part in self.parts:
+        for part in self.parts[:-1]:
             await send({"type": "http.response.body", "body": part, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        await send({"type": "http.response.body", "body": self.parts[-1], "more_body": False})
 
 
 def json(members: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

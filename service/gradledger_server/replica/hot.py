@@ -217,7 +217,8 @@ class Hot:
         facts = {"offset": logged.offset, **records.from_json(logged.record.meta), "chain": logged.chain}
         if facts.get("worker") is not None:
             known = self.model.receipts.find(f"w:{facts['worker']}", facts["sequence"], facts["digest"])
-            facts |= {"fate": known.fate, "step": known.step, "lr": known.lr} if known else {}
+            if known is not None and known.fate != "repeated":
+                facts |= {"fate": known.fate, "step": known.step, "lr": known.lr}
         return facts
 
     def _publish(self) -> Published:

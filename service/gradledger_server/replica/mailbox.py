@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
-from gradledger_server.errors import GradledgerError
+from gradledger_server.errors import GradledgerError, ModelNotFound
 from gradledger_server.replica.draft import Draft
 from gradledger_server.replica.hot import Answer, Hot
 from gradledger_server.replica.published import Published
@@ -50,6 +50,14 @@ class Mailbox:
         self._looks.append(future)
         self._drain()
         return await future
+
+    async def is_alive(self) -> bool:
+        """Whether the model has not been deleted, by whomever."""
+        try:
+            await self.look()
+        except ModelNotFound:
+            return False
+        return True
 
     async def look_after(self, etag: str, wait_s: float) -> Published:
         """The parameters as soon as their ETag is another one, or as they are after `wait_s`."""

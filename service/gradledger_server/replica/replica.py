@@ -23,6 +23,7 @@ from gradledger_server.blocks import Blocks
 from gradledger_server.entries import Configure, Create, Delete, Json, Tensors, Upload
 from gradledger_server.errors import (
     GradledgerError,
+    Invalid,
     ModelExists,
     ModelNotFound,
     ModelQuarantined,
@@ -155,11 +156,15 @@ class Replica:
         try:
             return await work(mailbox)
         except ModelNotFound:
-            self._drop(name)
-            return await work(await self.open(name))
+            pass
+        except Invalid:  # of the new model it might be right
+            if await mailbox.is_alive():
+                raise
         except ModelQuarantined:
             self._drop(name)
             raise
+        self._drop(name)
+        return await work(await self.open(name))
 
     async def delete(self, name: str, if_match: str | None) -> None:
         """Deletes the model everywhere. Raises ModelNotFound or PreconditionFailed."""
@@ -281,16 +286,19 @@ class Replica:
         while True:
             await asyncio.sleep(self.cadence.tick_s)
             now = asyncio.get_running_loop().time()
-            idle_s = float("inf")
-            for mailbox in self.loaded():
-                unused_s = now - mailbox.used_at
-                idle_s = min(idle_s, unused_s)
-                self._save_if_due(mailbox, now - mailbox.pushed_at)
-                saved = not mailbox.hot.playback.unsaved_entries and mailbox.hot.epoch not in self._saves
-                if unused_s > self.cadence.drop_s and saved and not mailbox.busy:
-                    self._drop(mailbox.hot.name)
-            if idle_s > self.cadence.quiet_s:
+            # A comprehension keeps no model alive between two ticks, as a loop's variable would.
+            unused_s = [self._tend(mailbox, now) for mailbox in self.loaded()]
+            if min(unused_s, default=float("inf")) > self.cadence.quiet_s:
                 self.blocks.clear()
+
+    def _tend(self, mailbox: Mailbox, now: float) -> float:
+        """Saves or drops the model if it is time; how long nobody has used it."""
+        unused_s = now - mailbox.used_at
+        self._save_if_due(mailbox, now - mailbox.pushed_at)
+        saved = not mailbox.hot.playback.unsaved_entries and mailbox.hot.epoch not in self._saves
+        if unused_s > self.cadence.drop_s and saved and not mailbox.busy:
+            self._drop(mailbox.hot.name)
+        return unused_s
 
 
 async def _looked(mailbox: Mailbox) -> Mailbox:

@@ -112,7 +112,8 @@ def _read(rule: re.Pattern[bytes], text: bytes, at: int, expected: str) -> re.Ma
 def _name(token: bytes) -> str:
     if len(token) > NAME_TOKEN_BYTES_MAX:
         raise MalformedBody(
-            f"the name {_quoted(token, 0)} has {len(token)} bytes; expected at most {NAME_CHARS_MAX} characters",
+            f"the name {_quoted(token, 0)} has {len(token)} bytes; "
+            f"expected at most {NAME_CHARS_MAX} characters",
             hint=_HINT,
         )
     try:

@@ -1,8 +1,7 @@
 """Entries as records of the log, and back: `from_record(to_record(entry))` is the entry.
 
 The facts become canonical JSON (sorted names, no spaces), {"kind": "push", "v": 1, …}; the tensors stay the
-safetensors body that arrived. One entry has one meta, byte for byte, so digests over metas mean something,
-and a meta that is not canonical was not written by us.
+safetensors body that arrived.
 
     kind        facts, besides v and kind                                           payload
     create      at_ms digest spec                                                   tensors if any
@@ -22,7 +21,7 @@ import orjson
 
 from gradledger_server.entries import Configure, Create, Delete, Entry, Json, Push, Record, Tensors, Upload
 from gradledger_server.errors import MalformedBody, MalformedRecord
-from gradledger_server.wire import safetensors
+from gradledger_server.wire import safetensors, strict
 from gradledger_server.wire.digest import digest
 
 VERSION = 1
@@ -100,13 +99,13 @@ def to_record(entry: Entry) -> Record:
 def from_record(record: Record) -> Entry:
     """The entry a record holds; its tensors are views of the record's payload.
 
-    Raises MalformedRecord unless the meta is one that `to_record` writes and the payload fits its digest.
+    Raises MalformedRecord unless the facts are ones that `to_record` writes and the payload fits its digest.
     """
     meta = dict(from_json(record.meta))
     version, kind = meta.pop("v", None), meta.pop("kind", None)
-    if version != VERSION or kind not in _KINDS:
+    if version != VERSION or type(kind) is not str or kind not in _KINDS:
         raise MalformedRecord(
-            f"a record has version {version!r} and kind {kind!r}; "
+            f"a record has version {version!r:.80} and kind {kind!r:.80}; "
             f"expected {VERSION} and one of {', '.join(_KINDS)}"
         )
     entry, checks = _KINDS[kind]
@@ -132,13 +131,16 @@ def to_json(facts: Json) -> bytes:
 
 
 def from_json(text: bytes) -> Json:
-    """The object `to_json` wrote. Raises MalformedRecord if it did not write these bytes."""
+    """The object `to_json` wrote, in any spelling: another release may write floats otherwise.
+
+    Raises MalformedRecord if it is no object, or names a fact twice.
+    """
     try:
-        facts = orjson.loads(text)
-    except ValueError as error:
-        raise MalformedRecord(f"a record's facts are not JSON: {error}") from None
-    if not isinstance(facts, dict) or to_json(facts) != text:
-        raise MalformedRecord("a record's facts are not an object of canonical JSON")
+        facts = strict.loads(text, "a record's facts")
+    except MalformedBody as error:
+        raise MalformedRecord(error.detail) from None
+    if not isinstance(facts, dict):
+        raise MalformedRecord(f"a record's facts are {strict.shown(facts)}; expected an object")
     return facts
 
 

@@ -1,0 +1,230 @@
+"""Pushes and pulls that wait together, clients that hang up, and a store that fails."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gradledger_server.errors import SequenceGap, StoreUnavailable
+from gradledger_server.replica import Answer, Cadence, Hot, Mailbox, Replica, Sender
+from gradledger_server.store.contract import Append, Outcome, Store
+from gradledger_server.store.memory import MemoryStore
+from tests.replica.world import NUMPY, World, tensors_of
+
+
+class Counting(MemoryStore):
+    """Counts appends; `hold` delays them, `lost` makes the next one fail after it was made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.appends: list[int] = []
+        self.hold: threading.Event | None = None
+        self.lost = False
+
+    def append(self, epoch: str, appends: Sequence[Append]) -> list[Outcome]:
+        if self.hold is not None:
+            self.hold.wait(10)
+        self.appends.append(len(appends))
+        outcomes = super().append(epoch, appends)
+        if self.lost:
+            self.lost = False
+            raise StoreUnavailable("the answer was lost")
+        return outcomes
+
+
+class Post:
+    """A world with one model `m` and a mailbox for it."""
+
+    def __init__(self) -> None:
+        self.store = Counting()
+        self.world = World(self.store)
+        self.world.create(
+            "m", {"w": (2,)}, {"w": np.zeros(2, np.float32)}, optimizer={"rule": "sgd", "lr": 1.0}
+        )
+        self.threads = ThreadPoolExecutor(4)
+        self.mailbox = Mailbox(self.world.hot("m"), self.threads)
+
+    def push(self, worker: str, sequence: int, number: float = 1.0) -> Coroutine[Any, Any, Answer]:
+        gradient = {"w": np.array([number, 0], np.float32)}
+        return self.mailbox.push(self.world.draft("m", gradient, worker=worker, sequence=sequence))
+
+
+def run(story: Callable[[Post], Coroutine[Any, Any, None]]) -> None:
+    async def told() -> None:
+        post = Post()
+        await story(post)
+        post.threads.shutdown()
+
+    asyncio.run(told())
+
+
+def test_pushes_that_wait_together_share_one_append_and_keep_their_order() -> None:
+    async def story(post: Post) -> None:
+        pushes = [post.push(f"w{i % 4}", 1 + i // 4) for i in range(20)]
+        answers = await asyncio.gather(*pushes)
+        assert post.store.appends == [20]
+        assert [answer.receipt.offset for answer in answers] == list(range(2, 22))
+        assert {answer.published.step for answer in answers} == {20}
+
+    run(story)
+
+
+def test_a_refusal_is_the_affair_of_one_push() -> None:
+    async def story(post: Post) -> None:
+        pushes = [post.push("a", 1), post.push("a", 3), post.push("b", 1)]
+        answers = await asyncio.gather(*pushes, return_exceptions=True)
+        assert [type(answer) for answer in answers] == [Answer, SequenceGap, Answer]
+        assert (await post.mailbox.look()).step == 2
+
+    run(story)
+
+
+def test_a_client_that_hangs_up_does_not_stop_its_push_or_mix_up_the_others() -> None:
+    async def story(post: Post) -> None:
+        post.store.hold = threading.Event()
+        tasks = [asyncio.create_task(post.push(f"w{i}", 1, number=i)) for i in range(10)]
+        await asyncio.sleep(0.05)
+        for task in tasks[::2]:
+            task.cancel()
+        post.store.hold.set()
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        for i, answer in enumerate(answers):
+            if i % 2:
+                assert isinstance(answer, Answer)
+                assert answer.receipt.worker == f"w{i}"
+            else:
+                assert isinstance(answer, asyncio.CancelledError)
+        published = await post.mailbox.look()
+        assert published.step == 10
+        assert published.array("w").tolist() == [-45.0, 0.0]
+
+    run(story)
+
+
+def test_a_lost_answer_fails_all_who_waited_and_a_repeat_finds_what_was_made() -> None:
+    async def story(post: Post) -> None:
+        post.store.lost = True
+        failed = await asyncio.gather(post.push("a", 1), post.push("b", 1), return_exceptions=True)
+        assert [type(failure) for failure in failed] == [StoreUnavailable, StoreUnavailable]
+        again = await asyncio.gather(post.push("a", 1), post.push("b", 1))
+        assert [answer.replayed for answer in again] == [True, True]
+        assert [answer.receipt.step for answer in again] == [1, 2]
+        assert (await post.mailbox.look()).step == 2
+
+    run(story)
+
+
+def test_a_waiting_pull_wakes_at_the_next_step() -> None:
+    async def story(post: Post) -> None:
+        before = await post.mailbox.look()
+        waiting = asyncio.create_task(post.mailbox.look_after(before.etag, 10))
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        await post.push("a", 1)
+        after = await asyncio.wait_for(waiting, 1)
+        assert after.step == 1
+
+    run(story)
+
+
+def test_a_waiting_pull_hears_of_another_replicas_step_and_gives_up_in_time() -> None:
+    async def story(post: Post) -> None:
+        before = await post.mailbox.look()
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        assert (await post.mailbox.look_after(before.etag, 0.1)) is before
+        assert 0.1 <= loop.time() - started < 1
+        waiting = asyncio.create_task(post.mailbox.look_after(before.etag, 10))
+        await asyncio.sleep(0.05)
+        post.world.push("m", {"w": np.ones(2, np.float32)}, "two", worker="z", sequence=1)
+        assert (await asyncio.wait_for(waiting, 2)).step == 1
+
+    run(story)
+
+
+def test_looks_and_pushes_that_wait_together_see_one_another() -> None:
+    async def story(post: Post) -> None:
+        looked, pushed = await asyncio.gather(post.mailbox.look(), post.push("a", 1))
+        assert looked.step == pushed.receipt.step == 1
+
+    run(story)
+
+
+QUICK = Cadence(quiet_s=0.05, drop_s=0.3, tick_s=0.02)
+
+
+def replica_story(story: Callable[[World, Replica], Coroutine[Any, Any, None]]) -> None:
+    async def told() -> None:
+        store: Store = MemoryStore()
+        world = World(store)
+        world.create("m", {"w": (2,)}, {"w": np.zeros(2, np.float32)}, optimizer={"rule": "sgd", "lr": 1.0})
+        async with Replica(store, NUMPY, QUICK) as replica:
+            await story(world, replica)
+
+    asyncio.run(told())
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not true():
+            await asyncio.sleep(0.01)
+
+
+def test_a_quiet_model_is_saved_then_dropped_and_comes_back() -> None:
+    async def story(world: World, replica: Replica) -> None:
+        mailbox = await replica.open("m")
+        await mailbox.push(world.draft("m", {"w": np.ones(2, np.float32)}, worker="a", sequence=1))
+        epoch = mailbox.hot.epoch
+        await until(lambda: (head := world.store.head(epoch)) is not None and head.saved == 2)
+        await until(lambda: not replica.loaded())
+        again = await replica.open("m")
+        assert again is not mailbox
+        assert (await again.look()).array("w").tolist() == [-1.0, -1.0]
+
+    replica_story(story)
+
+
+def test_a_model_deleted_elsewhere_leaves_memory() -> None:
+    async def story(world: World, replica: Replica) -> None:
+        mailbox = await replica.open("m")
+        await mailbox.push(world.draft("m", {"w": np.ones(2, np.float32)}, worker="a", sequence=1))
+        world.delete("m")
+        await until(lambda: not replica.loaded())
+
+    replica_story(story)
+
+
+def test_an_orderly_end_saves_what_is_in_memory() -> None:
+    epochs: list[tuple[World, Hot]] = []
+
+    async def story(world: World, replica: Replica) -> None:
+        mailbox = await replica.open("m")
+        await mailbox.push(world.draft("m", {"w": np.ones(2, np.float32)}, worker="a", sequence=1))
+        epochs.append((world, mailbox.hot))
+
+    replica_story(story)
+    ((world, hot),) = epochs
+    head = world.store.head(hot.epoch)
+    assert head is not None
+    assert head.saved == head.offset == 2
+
+
+@pytest.mark.parametrize("shape", [(2,), (3,)])
+def test_a_push_meant_for_a_model_made_anew_elsewhere_reaches_the_new_one(shape: tuple[int, ...]) -> None:
+    async def story(world: World, replica: Replica) -> None:
+        await replica.open("m")
+        world.delete("m", "two")
+        values = {"w": np.zeros(shape, np.float32)}
+        world.create("m", {"w": shape}, values, optimizer={"rule": "sgd", "lr": 1.0})
+
+        gradient = tensors_of({"w": np.ones(shape, np.float32)})
+        answer = await replica.on("m", lambda mailbox: replica.push(mailbox, gradient, Sender("a", 1), None))
+        assert answer.receipt.step == 1
+
+    replica_story(story)
