@@ -16,7 +16,6 @@ import uvicorn
 
 from gradledger_server.api.app import create_app
 from gradledger_server.api.context import Limits
-from gradledger_server.api.protocol import Protocol
 from gradledger_server.errors import GradledgerError
 from gradledger_server.kernels.device import open_device
 from gradledger_server.replica import Cadence, Replica
@@ -24,6 +23,8 @@ from gradledger_server.settings import Settings
 from gradledger_server.store import MemoryStore, Store, open_store
 
 log = structlog.get_logger()
+
+PROTOCOL = "gradledger_server.api.landing:LandingProtocol"
 
 CURL = """  curl -X PUT {url}/v1/models/demo -H 'Content-Type: application/json' \\
        -d '{{"optimizer": {{"rule": "adam", "lr": 0.01}}, "parameters": {{"w": [[0.0, 1.0]]}}}}'
@@ -44,7 +45,7 @@ def run(settings: Settings) -> None:
             config = uvicorn.Config(
                 create_app(lambda: opened(store, settings), limits_of(settings)),
                 loop="uvloop",
-                http=Protocol,
+                http=PROTOCOL,
                 log_config=None,
                 access_log=False,
                 server_header=False,

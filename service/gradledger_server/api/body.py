@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from fastapi import Request
+from starlette.requests import ClientDisconnect
 
+from gradledger_server.api.landing import LANDING
 from gradledger_server.blocks import Blocks
 from gradledger_server.errors import BodyTooLarge, LengthRequired, MalformedRequest
 
+LANDED_BYTES = 64 << 10  # larger bodies are read straight into their block
 HEADER_ALLOWANCE_BYTES = 4 << 20  # what a safetensors header may add to its tensors
 
 
@@ -16,6 +19,14 @@ async def receive(request: Request, limit_bytes: int, blocks: Blocks) -> memoryv
     Raises LengthRequired, BodyTooLarge; MalformedRequest, which nobody will read, if the client hangs up.
     """
     length = declared_length(request, limit_bytes)
+    landing = request.scope.get("extensions", {}).get(LANDING)
+    if landing is not None and length > LANDED_BYTES:
+        body = blocks.take(length).data
+        try:
+            await landing(body)
+        except ClientDisconnect:
+            raise MalformedRequest("the client hung up in the middle of the body") from None
+        return body
     chunk, more = await _chunk(request)
     if not more and len(chunk) == length:
         return memoryview(chunk)  # a small body comes in one piece
@@ -43,7 +54,7 @@ async def _chunk(request: Request) -> tuple[bytes, bool]:
 def declared_length(request: Request, limit_bytes: int) -> int:
     """Content-Length, if it is within the limit."""
     declared = request.headers.get("content-length")
-    if declared is None:
+    if declared is None or "transfer-encoding" in request.headers:
         raise LengthRequired("the request declares no Content-Length")
     if not (declared.isascii() and declared.isdigit() and len(declared) < 19):
         raise MalformedRequest(f"Content-Length is {declared[:40]!r}; expected a number of bytes")

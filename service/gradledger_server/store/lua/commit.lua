@@ -46,7 +46,7 @@ chain = redis.sha1hex(chain .. meta)
 if count > 0 then
   local group = token .. ':' .. count
   redis.call('XADD', log, at .. '-0', 'meta', meta, 'chain', chain, 'chunks', group, 'nbytes', nbytes)
-  
+  for i = 6, #KEYS do redis.call('PERSIST', KEYS[i]) end
   redis.call('ZADD', chunks, offset - 1, group)
 else
   redis.call('XADD', log, at .. '-0', 'meta', meta, 'chain', chain, 'payload', payload)

@@ -1,0 +1,126 @@
+"""Large bodies land where they are used: the socket is read straight into the request's own block.
+
+uvicorn's protocol hands a body over in pieces that have been copied five times by then, which at 64 MiB takes
+longer than the bytes need on the wire. Here it still parses the head and everything small; once the app knows
+where a body belongs it says so, and the event loop reads what is left of it right there:
+
+    await scope["extensions"][LANDING](block)      block: exactly Content-Length bytes
+
+An app that does not ask gets its body by `receive`, as under any other server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+import httptools
+from starlette.requests import ClientDisconnect
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+from uvicorn.server import ServerState
+
+from gradledger_server.api.protocol import Protocol
+
+LANDING = "gradledger.landing"
+Landing = Callable[[memoryview], Awaitable[None]]
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+ROOM = memoryview(bytearray(256 << 10))  # for heads and small bodies; read and parsed before any other read
+
+
+class LandingProtocol(asyncio.BufferedProtocol):
+    """uvicorn's `http` protocol. The loop reads into what `get_buffer` answers and tells `buffer_updated`."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self._http = _Parsed(self, config, server_state, app_state, _loop)
+        self._rest: memoryview | None = None  # of the block, while a body is landing
+        self._landed: asyncio.Future[None] | None = None
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
+        return ROOM if self._rest is None else self._rest
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._rest is None:
+            self._http.data_received(bytes(ROOM[:nbytes]))
+            return
+        self._rest = self._rest[nbytes:]
+        if not self._rest:
+            self._rest = None
+            self._http.restart()
+            if self._landed is not None and not self._landed.done():
+                self._landed.set_result(None)
+
+    async def land(self, cycle: RequestResponseCycle, block: memoryview) -> None:
+        """Fills `block` with the body of `cycle`. Raises ClientDisconnect."""
+        if cycle.disconnected:
+            raise ClientDisconnect
+        if cycle.waiting_for_100_continue:
+            cycle.transport.write(CONTINUE)
+            cycle.waiting_for_100_continue = False
+        early = len(cycle.body)  # what came along with the head
+        block[:early] = cycle.body
+        cycle.body = bytearray()
+        if cycle.more_body:
+            self._rest, self._landed = block[early:], asyncio.get_running_loop().create_future()
+            cycle.flow.resume_reading()
+            await self._until_landed(cycle)
+        cycle.message_event.clear()
+
+    async def _until_landed(self, cycle: RequestResponseCycle) -> None:
+        assert self._landed is not None
+        try:
+            await self._landed
+        finally:
+            if self._rest is not None:  # given up in the middle: the next byte would be taken for a head
+                self._rest = None
+                cycle.transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._http.connection_made(cast("asyncio.Transport", transport))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._rest = None
+        if self._landed is not None and not self._landed.done():
+            self._landed.set_exception(ClientDisconnect())
+        self._http.connection_lost(exc)
+
+    def eof_received(self) -> None:
+        self._http.eof_received()
+
+    def pause_writing(self) -> None:
+        self._http.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._http.resume_writing()
+
+
+class _Parsed(Protocol):
+    """The protocol below, which offers each request its landing."""
+
+    def __init__(self, owner: LandingProtocol, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._owner = owner
+
+    def on_headers_complete(self) -> None:
+        """A request begins, with one thing more in its scope."""
+
+        async def landing(block: memoryview) -> None:
+            await self._owner.land(cycle, block)
+
+        self.scope["extensions"] = {LANDING: landing}  # type: ignore[dict-item]
+        super().on_headers_complete()
+        cycle = self.cycle
+
+    def restart(self) -> None:
+        """The body landed without the parser: the next byte begins another head."""
+        self.on_message_complete()
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
