@@ -124,6 +124,7 @@ class Service:
                 if found := re.search(r"serves http://[^:]+:(\d+)", line):
                     self.port = int(found[1])
                     announced.set()
+        process.wait()  # it has closed its output, so it is ending; `start` wants to see that it has
         announced.set()
 
 

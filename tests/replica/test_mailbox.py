@@ -178,12 +178,12 @@ async def until(true: Callable[[], bool]) -> None:
 
 def test_a_quiet_model_is_saved_then_dropped_and_comes_back() -> None:
     async def story(world: World, replica: Replica) -> None:
-        mailbox = await replica.open("m")
+        mailbox = await replica.shelf.open("m")
         await mailbox.push(world.draft("m", {"w": np.ones(2, np.float32)}, worker="a", sequence=1))
         epoch = mailbox.hot.epoch
         await until(lambda: (head := world.store.head(epoch)) is not None and head.saved == 2)
-        await until(lambda: not replica.loaded())
-        again = await replica.open("m")
+        await until(lambda: not replica.shelf.loaded())
+        again = await replica.shelf.open("m")
         assert again is not mailbox
         assert (await again.look()).array("w").tolist() == [-1.0, -1.0]
 
@@ -192,10 +192,10 @@ def test_a_quiet_model_is_saved_then_dropped_and_comes_back() -> None:
 
 def test_a_model_deleted_elsewhere_leaves_memory() -> None:
     async def story(world: World, replica: Replica) -> None:
-        mailbox = await replica.open("m")
+        mailbox = await replica.shelf.open("m")
         await mailbox.push(world.draft("m", {"w": np.ones(2, np.float32)}, worker="a", sequence=1))
         world.delete("m")
-        await until(lambda: not replica.loaded())
+        await until(lambda: not replica.shelf.loaded())
 
     replica_story(story)
 
@@ -204,7 +204,7 @@ def test_an_orderly_end_saves_what_is_in_memory() -> None:
     epochs: list[tuple[World, Hot]] = []
 
     async def story(world: World, replica: Replica) -> None:
-        mailbox = await replica.open("m")
+        mailbox = await replica.shelf.open("m")
         await mailbox.push(world.draft("m", {"w": np.ones(2, np.float32)}, worker="a", sequence=1))
         epochs.append((world, mailbox.hot))
 
@@ -218,7 +218,7 @@ def test_an_orderly_end_saves_what_is_in_memory() -> None:
 @pytest.mark.parametrize("shape", [(2,), (3,)])
 def test_a_push_meant_for_a_model_made_anew_elsewhere_reaches_the_new_one(shape: tuple[int, ...]) -> None:
     async def story(world: World, replica: Replica) -> None:
-        await replica.open("m")
+        await replica.shelf.open("m")
         world.delete("m", "two")
         values = {"w": np.zeros(shape, np.float32)}
         world.create("m", {"w": shape}, values, optimizer={"rule": "sgd", "lr": 1.0})

@@ -101,8 +101,11 @@ def test_a_remembered_header_still_meets_its_data_and_limits() -> None:
 
 
 def test_the_memory_for_headers_is_bounded() -> None:
+    used_throughout = joined([("used", "F32", (1,))], ONE)
+    table = decode(used_throughout).table
     for count in range(40):
         decode(memoryview(body(b"{}" + b" " * (MIB + count))))
+        assert decode(used_throughout).table is table
     recent = safetensors._recent
     assert sum(map(len, recent._tables)) == recent._nbytes <= recent.KEEP_BYTES
     decode(memoryview(body(b"{}" + b" " * (3 * MIB))))

@@ -38,7 +38,7 @@ async def push(request: Request, model: ModelName, served: Served) -> Response:
     often it is sent. `If-Match` makes it conditional; `Prefer: return=minimal` answers the receipt alone.
     """
     form = form_of_body(request)
-    mailbox = await served.replica.open(model)
+    mailbox = await served.replica.shelf.open(model)
     chosen = _form_of_answer(request, form, mailbox)
     tensors, facts = await _read(request, form, mailbox, served)
     sender = _sender(request, facts)

@@ -66,7 +66,7 @@ async def upload(request: Request, model: ModelName, served: Served) -> Response
     With `If-None-Match: *` values are set only where there are none: of several workers that begin one model
     together, one does.
     """
-    mailbox = await served.replica.open(model)
+    mailbox = await served.replica.shelf.open(model)
     tensors = await read_tensors(request, mailbox, served)
     if_match = request.headers.get("if-match")
     first = request.headers.get("if-none-match") == "*"

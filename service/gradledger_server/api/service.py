@@ -54,7 +54,7 @@ async def ready(served: Served) -> Response:
 @router.get("/metrics", responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}})
 async def metrics(served: Served) -> Response:
     """Prometheus metrics."""
-    served.metrics.models.set(len(served.replica.loaded()))
+    served.metrics.models.set(len(served.replica.shelf.loaded()))
     served.metrics.shelved_bytes.set(served.replica.blocks.shelved_bytes)
     return Response(generate_latest(served.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ from gradledger_server.kernels import arrays, reductions
 from gradledger_server.kernels.arrays import Array
 from gradledger_server.kernels.blocked import BlockedKernel
 from gradledger_server.kernels.crew import Crew
+from gradledger_server.kernels.kernel import Kernel
 from gradledger_server.kernels.trace import Program
 
 try:
@@ -21,9 +22,6 @@ except ImportError:
     _HAS_LLVM = False
 else:
     _HAS_LLVM = True
-
-if TYPE_CHECKING:
-    from gradledger_server.kernels.device import Kernel
 
 
 class CpuDevice:

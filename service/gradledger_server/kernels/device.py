@@ -10,29 +10,16 @@ Which device it is changes the time a step takes, never its bits.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
 import numpy.typing as npt
 
 from gradledger_server.errors import DeviceUnavailable
 from gradledger_server.kernels.cpu import CpuDevice
+from gradledger_server.kernels.kernel import Array, Kernel
 from gradledger_server.kernels.trace import Program
 
-Array = Any  # numpy.ndarray or cupy.ndarray: flat, contiguous, float32 or float64
-
-
-class Kernel(Protocol):
-    """One fused elementwise update."""
-
-    def __call__(
-        self, out: Array, w: Array, g: Array, slots: Sequence[Array], scalars: Sequence[float]
-    ) -> None:
-        """Write the new weight to `out` (which may be `w` itself) and the new slots in place.
-
-        All arrays have the kernel's dtype and one length; slices of larger arrays are welcome. `scalars` is
-        `program.evaluate(…)`, float64, cast here once. Raises ValueError where the arrays do not fit.
-        """
+__all__ = ["Array", "Device", "Kernel", "open_device"]
 
 
 class Device(Protocol):

@@ -9,20 +9,15 @@ it falls quiet, and dropped from memory when nobody has used it for long.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, TypeVar
-
-import structlog
 
 from gradledger_server.blocks import Blocks
 from gradledger_server.entries import Configure, Create, Delete, Json, Tensors, Upload
 from gradledger_server.errors import (
-    GradledgerError,
     Invalid,
     ModelExists,
     ModelNotFound,
@@ -39,38 +34,15 @@ from gradledger_server.replica.draft import Draft, Sender, draft
 from gradledger_server.replica.hot import Answer, Hot
 from gradledger_server.replica.mailbox import Mailbox, shielded
 from gradledger_server.replica.published import Published
+from gradledger_server.replica.shelf import Cadence, Shelf
 from gradledger_server.store.contract import Store, StoreFacts
 from gradledger_server.wire.digest import digest
 from gradledger_server.wire.records import to_record
 
-log = structlog.get_logger()
 T = TypeVar("T")
 
 THREADS = 32  # they wait for the store more than they compute
 INLINE_BYTES = 128 << 10  # smaller bodies are decoded on the event loop: a thread hop costs more
-
-
-@dataclass(frozen=True, slots=True)
-class Cadence:
-    """When a model is saved and dropped.
-
-    A snapshot is due when the log since the last one exceeds `log_ratio` times the state (and
-    `log_floor_bytes`) or `log_entries`, or after `quiet_s` without a push.
-    """
-
-    log_ratio: float = 4.0
-    log_floor_bytes: int = 16 << 20
-    log_entries: int = 10_000
-    quiet_s: float = 2.0
-    drop_s: float = 600.0
-    tick_s: float = 0.5
-
-    def due(self, hot: Hot, quiet_s: float) -> bool:
-        played = hot.playback
-        grown = played.unsaved_bytes > max(self.log_ratio * hot.model.nbytes, self.log_floor_bytes)
-        return played.unsaved_entries > 0 and (
-            grown or played.unsaved_entries > self.log_entries or quiet_s > self.quiet_s
-        )
 
 
 class Replica:
@@ -80,28 +52,17 @@ class Replica:
         self.store = store
         self.device = device
         self.blocks = Blocks()
-        self.cadence = cadence or Cadence()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="replica")
-        self._open: dict[str, asyncio.Task[Mailbox]] = {}
-        self._saves: dict[str, asyncio.Task[None]] = {}
-        self._keeper: asyncio.Task[None] | None = None
+        self.shelf = Shelf(store, device, self.blocks, self._threads, cadence or Cadence())
         self._copying = asyncio.Semaphore(2)  # a copy of all slots is as large as they are
 
     async def __aenter__(self) -> Replica:
-        self._keeper = asyncio.create_task(self._keep())
+        self.shelf.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        assert self._keeper is not None
-        self._keeper.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._keeper
-        for mailbox in self.loaded():
-            with contextlib.suppress(GradledgerError):
-                await mailbox.run(Hot.save)
+        await self.shelf.stop()
         self._threads.shutdown()
-
-    # -- models ----------------------------------------------------------------------------------
 
     async def ready(self) -> StoreFacts:
         """The store's facts, after asking it something. Raises StoreUnavailable."""
@@ -140,19 +101,9 @@ class Replica:
             raise ModelExists(f"model {name!r} exists with another spec", model=name)
         return mailbox, made
 
-    async def open(self, name: str) -> Mailbox:
-        """The model in memory, loaded if need be. Raises ModelNotFound or ModelQuarantined."""
-        task = self._open.get(name)
-        if task is None:
-            task = self._open[name] = asyncio.create_task(self._load(name))
-            task.add_done_callback(lambda done: self._forget_failed(name, done))
-        mailbox = await asyncio.shield(task)
-        mailbox.touch()
-        return mailbox
-
     async def on(self, name: str, work: Callable[[Mailbox], Any]) -> Any:
         """Runs `work` on the open model; if it was deleted and made anew elsewhere, on the new one."""
-        mailbox = await self.open(name)
+        mailbox = await self.shelf.open(name)
         try:
             return await work(mailbox)
         except ModelNotFound:
@@ -161,10 +112,10 @@ class Replica:
             if await mailbox.is_alive():
                 raise
         except ModelQuarantined:
-            self._drop(name)
+            self.shelf.drop(name)
             raise
-        self._drop(name)
-        return await work(await self.open(name))
+        self.shelf.drop(name)
+        return await work(await self.shelf.open(name))
 
     async def delete(self, name: str, if_match: str | None) -> None:
         """Deletes the model everywhere. Raises ModelNotFound or PreconditionFailed."""
@@ -177,14 +128,12 @@ class Replica:
                 raise ModelNotFound(f"there is no model {name!r}")
 
         await self.on(name, lambda mailbox: mailbox.run(remove))
-        self._drop(name)
+        self.shelf.drop(name)
 
     async def copy(self, mailbox: Mailbox) -> tuple[Published, Image]:
         """Everything held of the model, at one step."""
         async with self._copying:
             return await mailbox.run(Hot.copy)
-
-    # -- changes ---------------------------------------------------------------------------------
 
     async def push(self, mailbox: Mailbox, tensors: Tensors, sender: Sender, if_match: str | None) -> Answer:
         """A gradient becomes an answer. Raises its refusal, or Unavailable when its fate is not known."""
@@ -207,7 +156,7 @@ class Replica:
             answer = await mailbox.run(lambda hot: hot.push_if(push, if_match))
         else:
             answer = await mailbox.push(push)
-        self._save_if_due(mailbox, quiet_s=0.0)
+        self.shelf.save_if_due(mailbox)
         return answer
 
     async def upload(
@@ -231,7 +180,7 @@ class Replica:
             hot.decide(choose)
 
         await mailbox.run(work)
-        self._save_if_due(mailbox, quiet_s=0.0)
+        self.shelf.save_if_due(mailbox)
 
     async def configure(self, mailbox: Mailbox, change: Json, if_match: str | None) -> None:
         """Changes hyperparameters, schedule or groups from the next push on."""
@@ -245,60 +194,6 @@ class Replica:
     async def thread(self, work: Callable[[], T]) -> T:
         """Runs `work` on a thread, to the end even if the caller is cancelled."""
         return await shielded(asyncio.get_running_loop().run_in_executor(self._threads, work))
-
-    # -- memory ----------------------------------------------------------------------------------
-
-    def loaded(self) -> list[Mailbox]:
-        """The models in memory."""
-        done = (task for task in self._open.values() if task.done() and not task.cancelled())
-        return [task.result() for task in done if task.exception() is None]
-
-    async def _load(self, name: str) -> Mailbox:
-        epoch = await self.thread(lambda: self.store.find(name))
-        if epoch is None:
-            raise ModelNotFound(f"there is no model {name!r}", model=name)
-        hot = await self.thread(lambda: Hot(name, epoch, self.store, self.device, self.blocks))
-        return Mailbox(hot, self._threads)
-
-    def _forget_failed(self, name: str, task: asyncio.Task[Mailbox]) -> None:
-        if task.cancelled() or task.exception() is not None:
-            self._open.pop(name, None)
-
-    def _drop(self, name: str) -> None:
-        self._open.pop(name, None)
-
-    def _save_if_due(self, mailbox: Mailbox, quiet_s: float) -> None:
-        hot = mailbox.hot
-        if hot.epoch not in self._saves and self.cadence.due(hot, quiet_s):
-            task = self._saves[hot.epoch] = asyncio.create_task(self._save(mailbox))
-            task.add_done_callback(lambda _: self._saves.pop(hot.epoch, None))
-
-    async def _save(self, mailbox: Mailbox) -> None:
-        try:
-            await mailbox.run(Hot.save)
-        except ModelNotFound:  # another replica deleted it
-            self._drop(mailbox.hot.name)
-        except GradledgerError as failure:
-            log.warning("snapshot failed; it will be tried again", model=mailbox.hot.name, why=failure.detail)
-
-    async def _keep(self) -> None:
-        """Every tick: saves what fell quiet, drops what nobody used, gives idle memory back."""
-        while True:
-            await asyncio.sleep(self.cadence.tick_s)
-            now = asyncio.get_running_loop().time()
-            # A comprehension keeps no model alive between two ticks, as a loop's variable would.
-            unused_s = [self._tend(mailbox, now) for mailbox in self.loaded()]
-            if min(unused_s, default=float("inf")) > self.cadence.quiet_s:
-                self.blocks.clear()
-
-    def _tend(self, mailbox: Mailbox, now: float) -> float:
-        """Saves or drops the model if it is time; how long nobody has used it."""
-        unused_s = now - mailbox.used_at
-        self._save_if_due(mailbox, now - mailbox.pushed_at)
-        saved = not mailbox.hot.playback.unsaved_entries and mailbox.hot.epoch not in self._saves
-        if unused_s > self.cadence.drop_s and saved and not mailbox.busy:
-            self._drop(mailbox.hot.name)
-        return unused_s
 
 
 async def _looked(mailbox: Mailbox) -> Mailbox:

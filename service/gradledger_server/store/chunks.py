@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
+from gradledger_server.errors import StoreUnavailable
 from gradledger_server.store import keys
 from gradledger_server.store.connection import Connection
 from gradledger_server.store.contract import Staged
 from gradledger_server.store.packing import Command, Pieces, as_bytes, cut
 
-WINDOW = 16  # chunks asked for at a time: what the server must hold for a slow reader
+AHEAD = 8  # chunks asked for before they are needed: what the server must hold for a slow reader
 UNLINKED_AT_ONCE = 512
+
+
+Check = Callable[[int, bytes], None]  # of a chunk's index and bytes
 
 
 class ChunkMissing(Exception):
@@ -104,26 +109,30 @@ class RedisStaging:
         self._sent_bytes += sum(len(piece) for chunk in chunks for piece in chunk)
 
 
-def fetch(
-    connection: Connection, row: Row, nbytes: int, check: Callable[[int, bytes], None] | None = None
-) -> memoryview:
-    """The value of `nbytes`, chunk by chunk into one block. Raises ChunkMissing, or what `check` raises."""
-    block = bytearray(nbytes) if row.count > 1 else bytearray()
-    view, at = memoryview(block), 0
-    names = row.names()
-    for first in range(0, row.count, WINDOW):
-        wanted = names[first : first + WINDOW]
-        for index, chunk in enumerate(connection.ask(*(("GET", key) for key in wanted), again=True), first):
-            size = min(keys.CHUNK_BYTES, nbytes - index * keys.CHUNK_BYTES)
+def fetch(connection: Connection, row: Row, nbytes: int, check: Check | None = None) -> memoryview:
+    """The value of `nbytes`. Raises ChunkMissing, or what `check` raises."""
+    try:
+        return _fetch(connection, row, nbytes, check)
+    except StoreUnavailable:  # the connection may have died of old age; the next one is fresh
+        return _fetch(connection, row, nbytes, check)
+
+
+def _fetch(connection: Connection, row: Row, nbytes: int, check: Check | None) -> memoryview:
+    block = memoryview(bytearray(nbytes if row.count > 1 else 0))
+    gets: list[Command] = [("GET", name) for name in row.names()]
+    with closing(connection.stream(gets, AHEAD)) as chunks:
+        for index, chunk in enumerate(chunks):
+            start = index * keys.CHUNK_BYTES
+            size = min(keys.CHUNK_BYTES, nbytes - start)
             if chunk is None or len(chunk) != size:
                 raise ChunkMissing(index)
             if check is not None:
                 check(index, chunk)
             if row.count == 1:
-                return memoryview(chunk)
-            view[at : at + size] = chunk
-            at += size
-    return view.toreadonly()
+                block = memoryview(chunk)
+            else:
+                block[start : start + size] = chunk
+    return block.toreadonly()
 
 
 def drop(connection: Connection, rows: Sequence[Row]) -> None:

@@ -7,7 +7,7 @@ script the server has forgotten is loaded and run, because then it certainly did
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -100,6 +100,18 @@ class Connection:
                 raise
             return self._exchange(commands)
 
+    def stream(self, commands: Sequence[Command], ahead: int) -> Generator[Any, None, None]:
+        """The replies one by one, the server working on the next `ahead` commands meanwhile. Only for reads
+        of large values: nothing is held but what is on its way."""
+        with self.line() as line:
+            send(line, commands[:ahead])
+            for index in range(len(commands)):
+                send(line, commands[index + ahead : index + ahead + 1])
+                (reply,) = receive(line, 1)
+                if isinstance(reply, RedisError):
+                    raise_in_our_words(reply)
+                yield reply
+
     @contextmanager
     def line(self) -> Iterator[Line]:
         """One connection to ourselves; hung up if anything goes wrong on it, so no reply goes astray."""
@@ -160,7 +172,8 @@ class Connection:
 
 def send(line: Line, commands: Sequence[Command]) -> None:
     """Sends the commands; their values are read in place."""
-    line.send_packed_command(pack(commands), check_health=False)
+    if commands:
+        line.send_packed_command(pack(commands), check_health=False)
 
 
 def receive(line: Line, count: int) -> list[Any]:

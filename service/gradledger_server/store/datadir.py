@@ -91,6 +91,13 @@ class DataDir:
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         return descriptor
 
+    def release(self, descriptor: int) -> None:
+        """Gives the directory back, once its server has ended."""
+        if self.socket.parent != self.path:
+            with contextlib.suppress(OSError):
+                self.socket.parent.rmdir()
+        os.close(descriptor)
+
     def server_lock(self) -> int:
         """The lock for a new server to inherit; a server of an earlier service that still runs is stopped."""
         descriptor = self._open("server.lock")

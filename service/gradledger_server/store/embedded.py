@@ -6,7 +6,6 @@ it: a service killed with SIGKILL takes its Valkey along, gently, and the next s
 
 from __future__ import annotations
 
-import os
 import subprocess
 import threading
 from pathlib import Path
@@ -66,7 +65,7 @@ class Embedded:
             self._end()
             self._watch.join()
         if self._claim is not None:
-            os.close(self._claim)
+            self._data_dir.release(self._claim)
             self._claim = None
 
     def __enter__(self) -> Embedded:
