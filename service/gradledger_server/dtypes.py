@@ -58,7 +58,7 @@ def widen(
         raise ValueError(f"cannot widen {dtype}; expected one of {', '.join(_FLOATS)}")
     bits = np.frombuffer(raw, NUMPY_DTYPE[dtype])
     if out is None:
-        if dtype != "BF16" and bits.dtype == target and bits.flags.aligned:
+        if bits.dtype == target and bits.flags.aligned:
             return bits
         out = np.empty(bits.shape, target)
     if out.shape != bits.shape or out.dtype != target:

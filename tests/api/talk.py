@@ -131,3 +131,8 @@ def head(verb: str, path: str, **headers: str | int) -> bytes:
 
 def dumps(value: Any) -> bytes:
     return json.dumps(value).encode()
+
+
+def quoted(name: str) -> str:
+    """Every byte as %XX, so that no client or server tidies the path up."""
+    return "".join(f"%{byte:02X}" for byte in name.encode())

@@ -181,3 +181,9 @@ def test_many_connections_share_the_room(port: int) -> None:
     for thread in threads:
         thread.join()
     assert failures == []
+
+
+def test_an_answer_without_a_body_does_not_wait_for_one(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as c:
+        c.sendall(b"HEAD / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        assert c.recv(4096).startswith(b"HTTP/1.1 200 OK\r\n")

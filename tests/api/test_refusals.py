@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from tests.api.talk import SGD, Json, Model, dumps, refused
-from tests.service import SAFETENSORS, Service
+from tests.api.talk import SGD, Json, Model, dumps, quoted, refused
+from tests.service import SAFETENSORS
 
 ZEROS = {"w": [[0.0, 0.0], [0.0, 0.0]], "b": [0.0, 0.0, 0.0]}
 GOOD = {"b": [1.0, 1.0, 1.0]}
@@ -207,99 +207,3 @@ def test_a_name_given_twice_is_found_however_many_there_are(model: Model) -> Non
     with model.untouched():
         answer = model.send("POST", "/gradients", body, Content_Type="application/json")
         assert "f99999" in refused(answer, 400, "malformed-body")["detail"]
-
-
-def test_what_is_not_there(service: Service, model: Model) -> None:
-    missing = Model(service, "missing")
-    gradient = {"b": np.zeros(3)}
-    for answer in (
-        missing.send("GET"),
-        missing.send("PATCH", "", {"optimizer": {"lr": 1.0}}),
-        missing.send("DELETE"),
-        missing.push(GOOD),
-        missing.push_bytes(gradient),
-        missing.send("PUT", "/parameters", {"parameters": GOOD}),
-        *(
-            missing.send("GET", path)
-            for path in ("/parameters", "/parameters/w", "/state", "/entries", "/workers")
-        ),
-    ):
-        refused(answer, 404, "model-not-found")
-    for path in (
-        "/",
-        "/v2",
-        "/v1/",
-        "/v1/models/",
-        "/v1/model",
-        model.path + "/",
-        model.path + "/gradient",
-        "//v1",
-    ):
-        refused(service.request("GET", path), 404, "not-found")
-
-
-@pytest.mark.parametrize(
-    ("verb", "path", "allowed"),
-    [
-        ("POST", "/v1/models", "GET"),
-        ("POST", "/v1/models/x", "DELETE, GET, PATCH, PUT"),
-        ("GET", "/v1/models/x/gradients", "POST"),
-        ("DELETE", "/v1/models/x/parameters", "GET, PUT"),
-        ("PUT", "/v1/models/x/parameters/w", "GET"),
-        ("HEAD", "/v1/models/x/state", "GET"),
-        ("OPTIONS", "/v1/models/x/entries", "GET"),
-        ("POST", "/docs", "GET"),
-        ("DELETE", "/metrics", "GET"),
-    ],
-)
-def test_the_wrong_verb_learns_the_right_ones(service: Service, verb: str, path: str, allowed: str) -> None:
-    answer = service.request(verb, path)
-    assert (answer.status, answer.headers["allow"]) == (405, allowed)
-    if verb != "HEAD":
-        refused(answer, 405, "method-not-allowed")
-
-
-NAMES = [
-    "",
-    ".",
-    "..",
-    ".hidden",
-    "-x",
-    "a b",
-    "a\0b",
-    "a\nb",
-    "ü",
-    "λ",
-    "a#b",
-    "a?b",
-    "a:b",
-    "x" * 129,
-    "x" * 10_000,
-    "😀",
-]
-
-
-@pytest.mark.parametrize("name", NAMES, ids=lambda name: name[:20])
-def test_odd_names_cannot_name_a_model(service: Service, name: str) -> None:
-    model = Model(service, quoted(name))
-    spec = {"optimizer": SGD, "parameters": {"w": [0.0]}}
-    before = service.request("GET", "/v1/models").json
-    answer = model.send("PUT", "", spec)
-    if name:
-        refused(answer, 422, "invalid-name")
-        assert model.send("GET").status in (404, 422)
-    else:
-        refused(answer, 404, "not-found")
-    assert service.request("GET", "/v1/models").json == before
-
-
-@pytest.mark.parametrize("name", ["a/b", "../x", "a/parameters"])
-def test_a_slash_does_not_hide_in_a_name(service: Service, name: str) -> None:
-    answer = Model(service, quoted(name)).send("PUT", "", {"optimizer": SGD, "parameters": {"w": [0.0]}})
-    assert answer.status in (404, 405), answer
-    assert answer.problem in ("not-found", "method-not-allowed", "model-not-found")
-
-
-def quoted(name: str) -> str:
-    """Every byte as %XX, so that no client or server tidies the path up."""
-    return "".join(f"%{byte:02X}" for byte in name.encode())

@@ -114,9 +114,7 @@ def test_the_embedded_server_does_not_outlive_a_killed_service(own_service: Serv
 
 
 def test_a_killed_service_starts_again_at_once_on_the_same_data(own_service: Service) -> None:
-    own_service.request(
-        "PUT", "/v1/models/m", {"optimizer": {"rule": "sgd", "lr": 1.0}, "parameters": {"w": [0.0]}}
-    )
+    sgd(own_service)
     for sequence in range(1, 4):
         pushed = own_service.push("m", {"w": normal((2,), sequence)}, worker="a", sequence=sequence)
         assert pushed.status == 200

@@ -200,6 +200,21 @@ def test_a_model_deleted_elsewhere_leaves_memory() -> None:
     replica_story(story)
 
 
+def test_a_model_others_keep_pushing_to_is_not_quiet_for_a_replica_that_only_reads() -> None:
+    async def story(world: World, replica: Replica) -> None:
+        mailbox = await replica.shelf.open("m")
+        for sequence in range(1, 60):
+            world.push("m", {"w": np.ones(2, np.float32)}, worker="a", sequence=sequence)
+            assert (await mailbox.look()).step == sequence
+            await asyncio.sleep(0.01)
+        head = world.store.head(mailbox.hot.epoch)
+        assert head is not None
+        assert head.saved == 0
+        await until(lambda: (head := world.store.head(mailbox.hot.epoch)) is not None and head.saved == 60)
+
+    replica_story(story)
+
+
 def test_an_orderly_end_saves_what_is_in_memory() -> None:
     epochs: list[tuple[World, Hot]] = []
 

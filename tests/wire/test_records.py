@@ -132,6 +132,7 @@ def test_numpy_numbers_and_mappings_are_written_plain() -> None:
         push(sequence=True),
         push(worker=b"w0"),
         push(weight="1"),
+        push(weight=True),
         push(digest=None),
         Create({}, None, "00", 1),
         Create({}, push().tensors, None, 1),
@@ -141,6 +142,13 @@ def test_numpy_numbers_and_mappings_are_written_plain() -> None:
 def test_what_would_not_read_back_is_not_written(entry: Entry) -> None:
     with pytest.raises(MalformedRecord):
         to_record(entry)
+
+
+@pytest.mark.parametrize("norm", [float("inf"), -0.0, 5e-324, 1.7976931348623157e308, 0.1 + 0.2])
+def test_numbers_come_back_to_the_bit(norm: float) -> None:
+    again = from_record(to_record(push(grad_norm=norm)))
+    assert isinstance(again, Push)
+    assert again.grad_norm.hex() == norm.hex()
 
 
 def edited(**changes: Any) -> bytes:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from fastapi import Depends, Path, Request
 
 from gradledger_server.api.telemetry import Metrics
 from gradledger_server.replica import Replica
 
+T = TypeVar("T")
+
+INLINE_BYTES = 128 << 10  # of a body that is understood sooner than a thread could be asked
 ModelName = Annotated[str, Path(description="The model's name.")]
 
 
@@ -30,6 +34,12 @@ class Context:
     limits: Limits
     metrics: Metrics
     leaving: asyncio.Event
+
+    async def understand(self, body: memoryview, read: Callable[[memoryview], T]) -> T:
+        """What `read` makes of the body; on a thread if it is large, so that nobody else waits for it."""
+        if len(body) > INLINE_BYTES:
+            return await self.replica.thread(lambda: read(body))
+        return read(body)
 
 
 async def _context(request: Request) -> Context:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -55,14 +56,19 @@ async def _read(request: Request, form: Form, mailbox: Mailbox, served: Context)
     if form == "safetensors":
         facts = read(PushFacts, query, error=Invalid)
         body = await receive(request, body_limit(mailbox, served), served.replica.blocks)
-        return safetensors.decode(body), facts
+        return await served.understand(body, safetensors.decode), facts
     body = await receive(request, served.limits.max_json_bytes, served.replica.blocks)
-    members = json_form.parse(body, served.limits.max_json_bytes)
+    dtypes = {name: dtype for name, dtype, _ in mailbox.hot.model.layout.signature}
+    return await served.understand(body, lambda body: _from_json(body, query, dtypes))
+
+
+def _from_json(
+    body: memoryview, query: Mapping[str, object], dtypes: Mapping[str, str]
+) -> tuple[Tensors, PushFacts]:
+    members = json_form.parse(body)
     if twice := query.keys() & members.keys():
         raise MalformedRequest(f"{sorted(twice)} stand in the query and in the body", hint="Say it once.")
-    wanted = read(PushRequest, members | query, error=Invalid)
-    layout = mailbox.hot.model.layout
-    dtypes = {name: dtype for name, dtype, _ in layout.signature}
+    wanted = read(PushRequest, {**members, **query}, error=Invalid)
     return json_form.tensors(wanted.gradients, dtypes), wanted
 
 

@@ -26,6 +26,7 @@ from gradledger_server.api.protocol import Protocol
 LANDING = "gradledger.landing"
 Landing = Callable[[memoryview], Awaitable[None]]
 
+JOINED_BYTES = 64 << 10
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 ROOM = memoryview(bytearray(256 << 10))  # for heads and small bodies; read and parsed before any other read
 
@@ -102,12 +103,56 @@ class LandingProtocol(asyncio.BufferedProtocol):
         self._http.resume_writing()
 
 
+class _Joined:
+    """A transport that sends an answer's head together with what comes next: one system call, and one
+    waking of the client, instead of two."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head = b""
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Sends, unless it is the first half of a pair."""
+        if not self._head and data != CONTINUE and bytes(data[:9]) == b"HTTP/1.1 ":
+            self._head = bytes(data)
+            return
+        head, self._head = self._head, b""
+        if len(data) <= JOINED_BYTES:
+            self._transport.write(head + data)
+        else:
+            self._transport.write(head)
+            self._transport.write(data)
+
+    def flush(self) -> None:
+        """Sends what is held back: an answer may have no second half."""
+        if self._head:
+            self.write(b"")
+
+    def close(self) -> None:
+        """Sends what is left and hangs up."""
+        self.flush()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 class _Parsed(Protocol):
     """The protocol below, which offers each request its landing."""
 
     def __init__(self, owner: LandingProtocol, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._owner = owner
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """The connection begins, and its heads wait for their bodies."""
+        self._joined = _Joined(transport)
+        super().connection_made(cast("asyncio.Transport", self._joined))
+
+    def on_response_complete(self) -> None:
+        """An answer ends here."""
+        self._joined.flush()
+        super().on_response_complete()
 
     def on_headers_complete(self) -> None:
         """A request begins, with one thing more in its scope."""

@@ -45,9 +45,7 @@ async def list_models(served: Served) -> Response:
 )
 async def create_model(request: Request, model: ModelName, served: Served) -> Response:
     """Creates the model. Repeating the same creation answers 200; another spec under this name is refused."""
-    members = await _json_body(request, served)
-    wanted = read(ModelRequest, members)
-    shapes, values = _declared(wanted.parameters)
+    wanted, shapes, values = await served.understand(await _spec(request, served), _wanted)
     _require_room(shapes, served.limits.max_body_bytes)
     given = wanted.model_dump(exclude={"parameters"}, exclude_unset=True)
     mailbox, made = await served.replica.create(model, given, shapes, values)
@@ -67,7 +65,7 @@ async def describe_model(model: ModelName, served: Served) -> Response:
 )
 async def configure_model(request: Request, model: ModelName, served: Served) -> Response:
     """Changes hyperparameters, schedule or groups from the next push on; `optimizer` fields overlay."""
-    members = await _json_body(request, served)
+    members = await served.understand(await _spec(request, served), json_form.parse)
     change = read(ModelChange, members).model_dump(exclude_unset=True)
     if_match = request.headers.get("if-match")
 
@@ -90,13 +88,18 @@ async def delete_model(request: Request, model: ModelName, served: Served) -> Re
     return Response(status_code=204)
 
 
-async def _json_body(request: Request, served: Context) -> dict[str, Any]:
+async def _spec(request: Request, served: Context) -> memoryview:
+    """The body of a request whose body is JSON only."""
     if form_of_body(request) != "json":
         raise UnsupportedMediaType(
             "a spec is JSON; its tensors' values may follow as safetensors", hint=_JSON_ONLY
         )
-    body = await receive(request, served.limits.max_json_bytes, served.replica.blocks)
-    return json_form.parse(body, served.limits.max_json_bytes)
+    return await receive(request, served.limits.max_json_bytes, served.replica.blocks)
+
+
+def _wanted(body: memoryview) -> tuple[ModelRequest, Shapes, Tensors | None]:
+    wanted = read(ModelRequest, json_form.parse(body))
+    return wanted, *_declared(wanted.parameters)
 
 
 def _declared(parameters: Mapping[str, Any]) -> tuple[Shapes, Tensors | None]:

@@ -82,12 +82,15 @@ async def upload(request: Request, model: ModelName, served: Served) -> Response
 
 async def read_tensors(request: Request, mailbox: Mailbox, served: Context) -> Tensors:
     """The body's parameter values."""
-    layout = mailbox.hot.model.layout
-    if form_of_body(request) == "json":
-        body = await receive(request, served.limits.max_json_bytes, served.replica.blocks)
-        named = read(UploadRequest, json_form.parse(body, served.limits.max_json_bytes)).parameters
-        return json_form.tensors(named, {name: place.tensor.dtype for name, place in layout.by_name.items()})
-    return safetensors.decode(await receive(request, body_limit(mailbox, served), served.replica.blocks))
+    dtypes = {name: dtype for name, dtype, _ in mailbox.hot.model.layout.signature}
+
+    def from_json(body: memoryview) -> Tensors:
+        return json_form.tensors(read(UploadRequest, json_form.parse(body)).parameters, dtypes)
+
+    is_json = form_of_body(request) == "json"
+    limit_bytes = served.limits.max_json_bytes if is_json else body_limit(mailbox, served)
+    body = await receive(request, limit_bytes, served.replica.blocks)
+    return await served.understand(body, from_json if is_json else safetensors.decode)
 
 
 def body_limit(mailbox: Mailbox, served: Context) -> int:

@@ -97,6 +97,8 @@ def _same_count(model: Model, stretch: Stretch) -> list[Stretch]:
     """The stretch in parts whose tensors have been updated equally often: t is one number per kernel call."""
     run = stretch.run
     counts = model.updates[run.first : run.last]
+    if run.last - run.first == 1:
+        return [stretch]
     edges = run.first + 1 + np.flatnonzero(np.diff(counts))
     if not edges.size:
         return [stretch]

@@ -24,7 +24,7 @@ class Cadence:
     """When a model is saved and dropped.
 
     A snapshot is due when the log since the last one exceeds `log_ratio` times the state (and
-    `log_floor_bytes`) or `log_entries`, or after `quiet_s` without a push.
+    `log_floor_bytes`) or `log_entries`, or after `quiet_s` without a step, whoever made it.
     """
 
     log_ratio: float = 4.0
@@ -101,7 +101,7 @@ class Shelf:
         self._open.pop(name, None)
 
     def save_if_due(self, mailbox: Mailbox, quiet_s: float = 0.0) -> None:
-        """Begins to save the model if its log has grown, or nobody has pushed for `quiet_s`."""
+        """Begins to save the model if its log has grown, or it has made no step for `quiet_s`."""
         hot = mailbox.hot
         if hot.epoch not in self._saves and self._cadence.due(hot, quiet_s):
             task = self._saves[hot.epoch] = asyncio.create_task(self._save(mailbox))
@@ -128,7 +128,7 @@ class Shelf:
     def _tend(self, mailbox: Mailbox, now: float) -> float:
         """Saves or drops the model if it is time; how long nobody has used it."""
         unused_s = now - mailbox.used_at
-        self.save_if_due(mailbox, now - mailbox.pushed_at)
+        self.save_if_due(mailbox, now - mailbox.stepped_at)
         saved = not mailbox.hot.playback.unsaved_entries and mailbox.hot.epoch not in self._saves
         if unused_s > self._cadence.drop_s and saved and not mailbox.busy:
             self.drop(mailbox.hot.name)

@@ -94,11 +94,16 @@ class Connection:
     def replies(self, commands: Sequence[Command], *, again: bool = False) -> list[Any]:
         """Like `ask`, with error replies in their places."""
         try:
-            return self._exchange(commands)
+            return self.exchange(commands).replies()
         except StoreUnavailable:
             if not again:
                 raise
-            return self._exchange(commands)
+            return self.exchange(commands).replies()
+
+    def exchange(self, commands: Sequence[Command]) -> Exchange:
+        """Sends the commands; the replies must be taken."""
+        with _in_our_words():
+            return Exchange(self._pool, commands)
 
     def stream(self, commands: Sequence[Command], ahead: int) -> Generator[Any, None, None]:
         """The replies one by one, the server working on the next `ahead` commands meanwhile. Only for reads
@@ -129,18 +134,6 @@ class Connection:
         """Hangs up."""
         self._pool.disconnect()
 
-    def _exchange(self, commands: Sequence[Command]) -> list[Any]:
-        with self.line() as line:
-            send(line, commands)
-            replies = receive(line, len(commands))
-            forgotten = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-            if forgotten:
-                send(line, scripts.LOAD + [commands[i] for i in forgotten])
-                rerun = receive(line, len(scripts.LOAD) + len(forgotten))[len(scripts.LOAD) :]
-                for i, reply in zip(forgotten, rerun, strict=True):
-                    replies[i] = reply
-        return replies
-
     def _greet(self, line: Line) -> None:
         """On each new connection: log in, learn what the server is by now, give it the scripts."""
         try:
@@ -168,6 +161,49 @@ class Connection:
         facts = read_facts(fields, shown or None)
         require(facts, self._durability)
         return facts
+
+
+class Exchange:
+    """Commands sent on a connection to themselves, and the replies to come."""
+
+    def __init__(self, pool: Any, commands: Sequence[Command]) -> None:
+        self._pool = pool
+        self._commands = commands
+        self._line = pool.get_connection()
+        try:
+            send(self._line, commands)
+        except BaseException:
+            self._hang_up()
+            raise
+
+    def arrived(self, within_s: float) -> bool:
+        """Whether replies are there within so many seconds; a broken line counts as an arrival."""
+        try:
+            return bool(self._line.can_read(timeout=within_s))
+        except (RedisError, OSError):
+            return True
+
+    def replies(self) -> list[Any]:
+        """All replies, error replies in their places. Once."""
+        with _in_our_words():
+            try:
+                replies = receive(self._line, len(self._commands))
+                forgotten = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+                if forgotten:
+                    send(self._line, scripts.LOAD + [self._commands[i] for i in forgotten])
+                    rerun = receive(self._line, len(scripts.LOAD) + len(forgotten))[len(scripts.LOAD) :]
+                    for i, reply in zip(forgotten, rerun, strict=True):
+                        replies[i] = reply
+            except BaseException:
+                self._hang_up()
+                raise
+            self._pool.release(self._line)
+            return replies
+
+    def _hang_up(self) -> None:
+        """No reply must go astray."""
+        self._line.disconnect()
+        self._pool.release(self._line)
 
 
 def send(line: Line, commands: Sequence[Command]) -> None:

@@ -17,7 +17,7 @@ from gradledger_server.entries import Logged, Record
 from gradledger_server.errors import ModelQuarantined, StoreUnavailable
 from gradledger_server.store import keys, scripts
 from gradledger_server.store.chunks import ChunkMissing, Row, drop, fetch, puts
-from gradledger_server.store.connection import Connection, raise_in_our_words
+from gradledger_server.store.connection import Connection, Exchange, raise_in_our_words
 from gradledger_server.store.contract import (
     REMEMBERED_ENTRIES,
     Append,
@@ -44,6 +44,31 @@ class _Wish:
     own: Row | None = None
 
 
+class AppendsUnderWay:
+    """`contract.Pending` on a connection."""
+
+    def __init__(self, connection: Connection, wishes: Sequence[_Wish], exchange: Exchange) -> None:
+        self._connection = connection
+        self._wishes = wishes
+        self._exchange = exchange
+
+    def arrived(self, within_s: float) -> bool:
+        """See contract.Pending."""
+        return self._exchange.arrived(within_s)
+
+    def done(self) -> tuple[list[Outcome], Head | None]:
+        """See contract.Pending."""
+        replies = iter(self._exchange.replies())
+        answers = [[next(replies) for _ in wish.commands] for wish in self._wishes]
+        # A chunk that found no room explains why its script found no chunk, so it is looked at first.
+        for error in (reply for answer in answers for reply in answer if isinstance(reply, OutOfMemoryError)):
+            raise_in_our_words(error)
+        outcomes = [_outcome(answer[-1]) for answer in answers]
+        refused = zip(self._wishes, outcomes, strict=True)
+        drop(self._connection, [w.own for w, o in refused if w.own and not isinstance(o, Appended)])
+        return outcomes, _head(next(replies))
+
+
 class RedisLog:
     """The logs of all models. `remembered` is how many entries an idempotency key is known for."""
 
@@ -51,17 +76,15 @@ class RedisLog:
         self._connection = connection
         self._remembered = remembered
 
-    def append(self, epoch: str, appends: Sequence[Append], mode: str = "next") -> list[Outcome]:
+    def begin(self, epoch: str, appends: Sequence[Append], mode: str = "next") -> AppendsUnderWay:
         """See contract.Store; `mode` is "first" for a log's first record and "last" for its last."""
         wishes = [self._wish(epoch, append, mode) for append in appends]
-        replies = iter(self._connection.replies([command for wish in wishes for command in wish.commands]))
-        answers = [[next(replies) for _ in wish.commands] for wish in wishes]
-        # A chunk that found no room explains why its script found no chunk, so it is looked at first.
-        for error in (reply for answer in answers for reply in answer if isinstance(reply, OutOfMemoryError)):
-            raise_in_our_words(error)
-        outcomes = [_outcome(answer[-1]) for answer in answers]
-        refused = zip(wishes, outcomes, strict=True)
-        drop(self._connection, [w.own for w, o in refused if w.own and not isinstance(o, Appended)])
+        commands = [*(command for wish in wishes for command in wish.commands), _ask_head(epoch)]
+        return AppendsUnderWay(self._connection, wishes, self._connection.exchange(commands))
+
+    def append(self, epoch: str, appends: Sequence[Append], mode: str = "next") -> list[Outcome]:
+        """See contract.Store."""
+        outcomes, _ = self.begin(epoch, appends, mode).done()
         return outcomes
 
     def head(self, epoch: str) -> Head | None:
@@ -137,7 +160,9 @@ def _ask_head(epoch: str) -> Command:
     return ("HMGET", keys.head(epoch), "offset", "chain", "saved", "deleted")
 
 
-def _head(reply: list[bytes | None]) -> Head | None:
+def _head(reply: list[bytes | None] | RedisError) -> Head | None:
+    if isinstance(reply, RedisError):
+        raise_in_our_words(reply)
     offset, chain, saved, deleted = reply
     if offset is None or chain is None or deleted is not None:
         return None

@@ -1,0 +1,102 @@
+"""Paths nobody serves, verbs a path does not take, and names that could not be a path's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.api.talk import SGD, Model, quoted, refused
+from tests.service import Service
+
+GOOD = {"b": [1.0, 1.0, 1.0]}
+
+
+def test_what_is_not_there(service: Service, model: Model) -> None:
+    missing = Model(service, "missing")
+    gradient = {"b": np.zeros(3)}
+    for answer in (
+        missing.send("GET"),
+        missing.send("PATCH", "", {"optimizer": {"lr": 1.0}}),
+        missing.send("DELETE"),
+        missing.push(GOOD),
+        missing.push_bytes(gradient),
+        missing.send("PUT", "/parameters", {"parameters": GOOD}),
+        *(
+            missing.send("GET", path)
+            for path in ("/parameters", "/parameters/w", "/state", "/entries", "/workers")
+        ),
+    ):
+        refused(answer, 404, "model-not-found")
+    for path in (
+        "/",
+        "/v2",
+        "/v1/",
+        "/v1/models/",
+        "/v1/model",
+        model.path + "/",
+        model.path + "/gradient",
+        "//v1",
+    ):
+        refused(service.request("GET", path), 404, "not-found")
+
+
+@pytest.mark.parametrize(
+    ("verb", "path", "allowed"),
+    [
+        ("POST", "/v1/models", "GET"),
+        ("POST", "/v1/models/x", "DELETE, GET, PATCH, PUT"),
+        ("GET", "/v1/models/x/gradients", "POST"),
+        ("DELETE", "/v1/models/x/parameters", "GET, PUT"),
+        ("PUT", "/v1/models/x/parameters/w", "GET"),
+        ("HEAD", "/v1/models/x/state", "GET"),
+        ("OPTIONS", "/v1/models/x/entries", "GET"),
+        ("POST", "/docs", "GET"),
+        ("DELETE", "/metrics", "GET"),
+    ],
+)
+def test_the_wrong_verb_learns_the_right_ones(service: Service, verb: str, path: str, allowed: str) -> None:
+    answer = service.request(verb, path)
+    assert (answer.status, answer.headers["allow"]) == (405, allowed)
+    if verb != "HEAD":
+        refused(answer, 405, "method-not-allowed")
+
+
+NAMES = [
+    "",
+    ".",
+    "..",
+    ".hidden",
+    "-x",
+    "a b",
+    "a\0b",
+    "a\nb",
+    "ü",
+    "λ",
+    "a#b",
+    "a?b",
+    "a:b",
+    "x" * 129,
+    "x" * 10_000,
+    "😀",
+]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=lambda name: name[:20])
+def test_odd_names_cannot_name_a_model(service: Service, name: str) -> None:
+    model = Model(service, quoted(name))
+    spec = {"optimizer": SGD, "parameters": {"w": [0.0]}}
+    before = service.request("GET", "/v1/models").json
+    answer = model.send("PUT", "", spec)
+    if name:
+        refused(answer, 422, "invalid-name")
+        assert model.send("GET").status in (404, 422)
+    else:
+        refused(answer, 404, "not-found")
+    assert service.request("GET", "/v1/models").json == before
+
+
+@pytest.mark.parametrize("name", ["a/b", "../x", "a/parameters"])
+def test_a_slash_does_not_hide_in_a_name(service: Service, name: str) -> None:
+    answer = Model(service, quoted(name)).send("PUT", "", {"optimizer": SGD, "parameters": {"w": [0.0]}})
+    assert answer.status in (404, 405), answer
+    assert answer.problem in ("not-found", "method-not-allowed", "model-not-found")
