@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Literal
 
 from fastapi import Request
@@ -51,7 +52,11 @@ def form_of_answer(request: Request, default: Form, *, no_json: str | None = Non
     Between equals the one it names itself wins, then `default`. `no_json` is the reason why JSON is not
     offered, if it is not. Raises NotAcceptable.
     """
-    accept = _listed(request, "accept") or "*/*"
+    return _form_of_answer(_listed(request, "accept") or "*/*", default, no_json)
+
+
+@lru_cache(maxsize=256)
+def _form_of_answer(accept: str, default: Form, no_json: str | None) -> Chosen:
     ranges = [_range(item) for item in accept.split(",") if item.strip()]
     offered = [name for name, form in MEDIA_TYPES.items() if not (no_json and form == "json")]
     offered.sort(key=lambda name: MEDIA_TYPES[name] != default)
@@ -67,10 +72,15 @@ def form_of_answer(request: Request, default: Form, *, no_json: str | None = Non
     return MEDIA_TYPES[best], best
 
 
-def preferences(request: Request) -> dict[str, str]:
+def preferences(request: Request) -> Mapping[str, str]:
     """The Prefer header's preferences (RFC 7240), such as {"return": "minimal", "wait": "20"}."""
+    return _preferences(_listed(request, "prefer"))
+
+
+@lru_cache(maxsize=256)
+def _preferences(prefer: str) -> Mapping[str, str]:
     found: dict[str, str] = {}
-    for item in _listed(request, "prefer").split(","):
+    for item in prefer.split(","):
         name, _, value = item.partition(";")[0].strip().partition("=")
         if name:
             found.setdefault(name.strip().lower(), value.strip().strip('"'))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
+from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.datastructures import MutableHeaders
@@ -49,7 +50,7 @@ class Telemetry:
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
-        self.metrics = metrics
+        self._timer = cache(lambda method, route, status: metrics.requests.labels(method, route, str(status)))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -71,8 +72,7 @@ class Telemetry:
             await self.app(scope, receive, named)
         finally:
             route = getattr(scope.get("route"), "path", "unknown")
-            labels = (scope["method"], route, str(status))
-            self.metrics.requests.labels(*labels).observe(time.perf_counter() - started)
+            self._timer(scope["method"], route, status).observe(time.perf_counter() - started)
 
 
 def _request_id(scope: Scope) -> str:

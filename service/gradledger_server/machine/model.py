@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,15 +23,15 @@ from gradledger_server.optim import catalog
 class Step:
     """How one arena is advanced: its group's traced rule, compiled for its dtype."""
 
-    optimizer: Json
+    numbers: Mapping[str, float]  # the hyperparameters that are numbers
     schedule: Json
     program: Program
     kernel: Kernel
 
     def scalars(self, t: int, s: int) -> tuple[float, ...]:
         """What the kernel needs for a tensor's update number `t`, after `s` updates of the model."""
-        lr = catalog.learning_rate(self.schedule, self.optimizer["lr"], s)
-        return catalog.scalars(self.optimizer, t=t, lr=lr)
+        lr = catalog.learning_rate(self.schedule, self.numbers["lr"], s)
+        return self.program.evaluate({**self.numbers, "t": t, "lr": lr})
 
 
 class Model:
@@ -82,4 +83,5 @@ class Model:
     def _step_of(self, group: int, dtype: np.dtype[Any]) -> Step:
         chosen = self.spec.groups[group]
         program = catalog.program(chosen.optimizer)
-        return Step(chosen.optimizer, chosen.schedule, program, self.device.kernel(program, dtype))
+        numbers = catalog.numbers(chosen.optimizer)
+        return Step(numbers, chosen.schedule, program, self.device.kernel(program, dtype))

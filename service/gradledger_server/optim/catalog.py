@@ -97,8 +97,12 @@ def program(optimizer: Optimizer) -> Program:
 
 def scalars(optimizer: Optimizer, *, t: int, lr: float) -> tuple[float, ...]:
     """The float64 scalars of one update, for the kernel of `program(optimizer)`; t starts at 1."""
-    numbers = {name: value for name, value in optimizer.items() if not isinstance(value, str)}
-    return program(optimizer).evaluate({**numbers, "t": t, "lr": lr})
+    return program(optimizer).evaluate({**numbers(optimizer), "t": t, "lr": lr})
+
+
+def numbers(optimizer: Optimizer) -> dict[str, float]:
+    """The hyperparameters that are numbers."""
+    return {name: value for name, value in optimizer.items() if not isinstance(value, str)}
 
 
 def slot_starts(optimizer: Optimizer) -> dict[str, float]:

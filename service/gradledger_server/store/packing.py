@@ -49,7 +49,11 @@ def pack(commands: Iterable[Command]) -> list[bytearray | memoryview]:
     for command in commands:
         small += b"*%d\r\n" % len(command)
         for argument in command:
-            pieces = _pieces(argument)
+            if not isinstance(argument, memoryview | tuple):
+                text = argument if isinstance(argument, bytes) else str(argument).encode()
+                small += b"$%d\r\n%b\r\n" % (len(text), text)
+                continue
+            pieces = argument if isinstance(argument, tuple) else (as_bytes(argument),)
             small += b"$%d\r\n" % sum(map(len, pieces))
             for piece in pieces:
                 if len(piece) <= _COPIED_BYTES:
@@ -60,13 +64,3 @@ def pack(commands: Iterable[Command]) -> list[bytearray | memoryview]:
             small += b"\r\n"
     packed.append(small)
     return packed
-
-
-def _pieces(argument: Argument) -> Pieces:
-    if isinstance(argument, tuple):
-        return argument
-    if isinstance(argument, memoryview):
-        return (as_bytes(argument),)
-    if isinstance(argument, bytes):
-        return (memoryview(argument),)
-    return (memoryview(str(argument).encode()),)
