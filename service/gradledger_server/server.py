@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import socket
@@ -14,8 +15,9 @@ import structlog
 import typer
 import uvicorn
 
-from gradledger_server.api.app import create_app
+from gradledger_server.api.app import create_app, create_door
 from gradledger_server.api.context import Limits
+from gradledger_server.api.telemetry import Metrics
 from gradledger_server.errors import GradledgerError
 from gradledger_server.kernels.device import open_device
 from gradledger_server.replica import Cadence, Replica
@@ -43,14 +45,17 @@ def run(settings: Settings) -> None:
         try:
             _announce(f"http://{settings.host}:{port}", store)
             config = uvicorn.Config(
-                create_app(lambda: opened(store, settings), limits_of(settings)),
+                create_door(lambda: opened(store, settings), limits_of(settings)),
                 loop="uvloop",
                 http=PROTOCOL,
                 log_config=None,
                 access_log=False,
+                proxy_headers=False,
                 server_header=False,
                 timeout_graceful_shutdown=settings.drain_s,
             )
+            gc.freeze()  # what start-up made stays: no need to look through it ever again
+            gc.set_threshold(10_000, 50, 50)
             uvicorn.Server(config).run(sockets=[listener])
         finally:
             store.close()
@@ -73,7 +78,7 @@ def limits_of(settings: Settings) -> Limits:
 def document() -> dict[str, Any]:
     """The OpenAPI document; nothing is opened for it."""
     settings = Settings()
-    return create_app(lambda: opened(MemoryStore(), settings), limits_of(settings)).openapi()
+    return create_app(lambda: opened(MemoryStore(), settings), limits_of(settings), Metrics()).openapi()
 
 
 @contextmanager

@@ -159,12 +159,14 @@ def test_looks_and_pushes_that_wait_together_see_one_another() -> None:
 QUICK = Cadence(quiet_s=0.05, drop_s=0.3, tick_s=0.02)
 
 
-def replica_story(story: Callable[[World, Replica], Coroutine[Any, Any, None]]) -> None:
+def replica_story(
+    story: Callable[[World, Replica], Coroutine[Any, Any, None]], cadence: Cadence = QUICK
+) -> None:
     async def told() -> None:
         store: Store = MemoryStore()
         world = World(store)
         world.create("m", {"w": (2,)}, {"w": np.zeros(2, np.float32)}, optimizer={"rule": "sgd", "lr": 1.0})
-        async with Replica(store, NUMPY, QUICK) as replica:
+        async with Replica(store, NUMPY, cadence) as replica:
             await story(world, replica)
 
     asyncio.run(told())
@@ -212,7 +214,7 @@ def test_a_model_others_keep_pushing_to_is_not_quiet_for_a_replica_that_only_rea
         assert head.saved == 0
         await until(lambda: (head := world.store.head(mailbox.hot.epoch)) is not None and head.saved == 60)
 
-    replica_story(story)
+    replica_story(story, Cadence(quiet_s=1.0, tick_s=0.02))
 
 
 def test_an_orderly_end_saves_what_is_in_memory() -> None:

@@ -137,7 +137,6 @@ def test_numpy_numbers_and_mappings_are_written_plain() -> None:
         Create({}, None, "00", 1),
         Create({}, push().tensors, None, 1),
     ],
-    ids=repr,
 )
 def test_what_would_not_read_back_is_not_written(entry: Entry) -> None:
     with pytest.raises(MalformedRecord):

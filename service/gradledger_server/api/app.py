@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
+from starlette.types import ASGIApp
 
 from gradledger_server import __version__
 from gradledger_server.api import (
@@ -31,9 +32,15 @@ Opened = Callable[[], AbstractAsyncContextManager[Replica]]
 ROUTERS = (models, gradients, parameters, state, ledger, optimizers, service)
 
 
-def create_app(replica: Opened, limits: Limits) -> FastAPI:
-    """The app; `replica` is opened when it starts and closed, its models saved, when it ends."""
+def create_door(replica: Opened, limits: Limits) -> ASGIApp:
+    """The whole door: telemetry, then the fast lane, then the app."""
     metrics = Metrics()
+    app = create_app(replica, limits, metrics)
+    return Telemetry(Express(app), metrics)
+
+
+def create_app(replica: Opened, limits: Limits, metrics: Metrics) -> FastAPI:
+    """The app; `replica` is opened when it starts and closed, its models saved, when it ends."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, asyncio.Event]]:
@@ -55,6 +62,4 @@ def create_app(replica: Opened, limits: Limits) -> FastAPI:
     routes = [*app.router.routes, *(route for module in ROUTERS for route in module.router.routes)]
     problems.install(app, routes)
     documents.install(app)
-    app.add_middleware(Express, routes=routes)
-    app.add_middleware(Telemetry, metrics=metrics)
     return app

@@ -8,35 +8,31 @@ whole update of a small model.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
-from fastapi import Request
+from fastapi import FastAPI, Request
 from fastapi.routing import APIRoute
-from starlette.routing import BaseRoute
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
-from gradledger_server.api import problems
+from gradledger_server.api import gradients, parameters, problems
 from gradledger_server.errors import GradledgerError
 
-LANES = {
-    ("POST", "gradients"): "/v1/models/{model}/gradients",
-    ("GET", "parameters"): "/v1/models/{model}/parameters",
-}
+LANES = (gradients, parameters)
+_LANE_PATHS = ("/v1/models/{model}/gradients", "/v1/models/{model}/parameters")
 _PATH = re.compile(r"/v1/models/([^/]{1,128})/(gradients|parameters)")
 
 
 class Express:
-    """ASGI middleware; the lanes' functions take the request, the model's name and the app's context."""
+    """Around the app; the lanes' functions take the request, the model's name and the app's context."""
 
-    def __init__(self, app: ASGIApp, routes: Iterable[BaseRoute]) -> None:
+    def __init__(self, app: FastAPI) -> None:
         self.app = app
-        declared = {
-            (method, route.path): route
-            for route in routes
-            if isinstance(route, APIRoute)
+        declared = (route for lane in LANES for route in lane.router.routes if isinstance(route, APIRoute))
+        self._routes = {
+            (method, route.path.rpartition("/")[2]): route
+            for route in declared
             for method in route.methods or ()
+            if route.path in _LANE_PATHS
         }
-        self._routes = {lane: declared[lane[0], path] for lane, path in LANES.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         found = _PATH.fullmatch(scope["path"]) if scope["type"] == "http" else None
@@ -44,10 +40,12 @@ class Express:
         if route is None or found is None:
             await self.app(scope, receive, send)
             return
-        scope["route"] = route
+        scope["route"], scope["app"] = route, self.app
         request = Request(scope, receive)
         try:
-            response = await route.endpoint(request, found[1], request.app.state.context)
+            response = await route.endpoint(request, found[1], self.app.state.context)
         except GradledgerError as error:
             response = problems.answer(request, error)
+        except Exception as error:
+            response = problems.unexpected(request, error)
         await response(scope, receive, send)

@@ -44,6 +44,12 @@ def answer(request: Request, error: GradledgerError) -> Response:
     return problem(request, error)
 
 
+def unexpected(request: Request, error: Exception) -> Response:
+    """A failure nobody foresaw: its story goes to the log, not to the client."""
+    log.error("unexpected failure", request_id=request.state.request_id, exc_info=error)
+    return problem(request, GradledgerError("the service failed to answer; its log has the details"))
+
+
 def render(error: GradledgerError, request_id: str) -> bytes:
     """The problem's JSON."""
     members = {
@@ -96,16 +102,13 @@ def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
         field = ".".join(str(part) for part in first["loc"][1:])
         return problem(request, errors.Invalid(f"{field}: {first['msg']}", field=field))
 
-    async def unexpected(request: Request, error: Exception) -> Response:
-        log.error("unexpected failure", request_id=request.state.request_id, exc_info=error)
-        failed = problem(request, GradledgerError("the service failed to answer; its log has the details"))
-        failed.headers["X-Request-ID"] = request.state.request_id  # telemetry is not around this one
-        return failed
+    async def anything(request: Request, error: Exception) -> Response:
+        return unexpected(request, error)
 
     app.add_exception_handler(GradledgerError, ours)
     app.add_exception_handler(HTTPException, framework)
     app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(Exception, unexpected)
+    app.add_exception_handler(Exception, anything)
 
 
 def _methods(routes: Sequence[BaseRoute], path: str) -> set[str]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from array import array
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -68,6 +69,7 @@ class LlvmKernel:
         self.crew = crew
         self.compiled = Compiled(spell(program, dtype))
         pointers = [ctypes.c_void_p] * (len(program.inputs) + 2)
+        self._typecode = self.dtype.char
         self._run = self.compiled.function("rule", *pointers, ctypes.c_int64)
 
     def __call__(
@@ -75,13 +77,13 @@ class LlvmKernel:
     ) -> None:
         """Write the new weight to `out`, which may be `w`, and the new slots in place."""
         require_fit(self.program, self.dtype, out, w, g, slots)
-        with np.errstate(over="ignore"):
-            cast = np.array(scalars, np.float64).astype(self.dtype)
+        cast = array(self._typecode, scalars)  # rounds to nearest; what is too large is infinite
+        numbers, _ = cast.buffer_info()
         starts = [address(array) for array in (out, w, g, *slots)]
         size = self.dtype.itemsize
 
         def run(start: int, stop: int) -> None:
-            self._run(*(base + start * size for base in starts), address(cast), stop - start)
+            self._run(*(base + start * size for base in starts), numbers, stop - start)
 
         if out.nbytes < 2 * PART_BYTES:
             run(0, out.size)

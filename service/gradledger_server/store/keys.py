@@ -2,9 +2,9 @@
 
   gradledger:{names}                  hash    name → epoch
   gradledger:{names}:unbound          zset    epoch → ms of Unix time from which it may be wiped
-  gradledger:{<epoch>}:head           hash    offset, chain, saved, deleted
+  gradledger:{<epoch>}:head           hash    offset, chain, saved, deleted; and of each worker, never
+                                              forgotten, "w:<name>" → last sequence
   gradledger:{<epoch>}:log            stream  <offset>-0: meta, chain, and payload or chunks with nbytes
-  gradledger:{<epoch>}:workers        hash    identity → last sequence, never forgotten
   gradledger:{<epoch>}:keys           zset    identity → offset, of the last 10,000 entries
   gradledger:{<epoch>}:snapshot       hash    offset, chain, chunks, nbytes, meta_bytes, digests
   gradledger:{<epoch>}:chunks         zset    "<token>:<count>" → the last `saved` that needs the row
@@ -40,10 +40,6 @@ def log(epoch: str) -> str:
     return f"{PREFIX}{{{epoch}}}:log"
 
 
-def workers(epoch: str) -> str:
-    return f"{PREFIX}{{{epoch}}}:workers"
-
-
 def keys(epoch: str) -> str:
     return f"{PREFIX}{{{epoch}}}:keys"
 
@@ -62,4 +58,4 @@ def chunk(epoch: str, token: str, index: int) -> str:
 
 def of_model(epoch: str) -> list[str]:
     """The keys of a model that are not chunks."""
-    return [key(epoch) for key in (log, workers, keys, snapshot, chunks, head)]
+    return [key(epoch) for key in (log, keys, snapshot, chunks, head)]

@@ -65,8 +65,9 @@ class AppendsUnderWay:
             raise_in_our_words(error)
         outcomes = [_outcome(answer[-1]) for answer in answers]
         refused = zip(self._wishes, outcomes, strict=True)
-        drop(self._connection, [w.own for w, o in refused if w.own and not isinstance(o, Appended)])
-        return outcomes, _head(next(replies))
+        if rows := [w.own for w, o in refused if w.own and not isinstance(o, Appended)]:
+            drop(self._connection, rows)
+        return outcomes, _head_after(answers[-1][-1]) if answers else _head(next(replies))
 
 
 class RedisLog:
@@ -79,7 +80,7 @@ class RedisLog:
     def begin(self, epoch: str, appends: Sequence[Append], mode: str = "next") -> AppendsUnderWay:
         """See contract.Store; `mode` is "first" for a log's first record and "last" for its last."""
         wishes = [self._wish(epoch, append, mode) for append in appends]
-        commands = [*(command for wish in wishes for command in wish.commands), _ask_head(epoch)]
+        commands = [command for wish in wishes for command in wish.commands] or [_ask_head(epoch)]
         return AppendsUnderWay(self._connection, wishes, self._connection.exchange(commands))
 
     def append(self, epoch: str, appends: Sequence[Append], mode: str = "next") -> list[Outcome]:
@@ -121,7 +122,7 @@ class RedisLog:
         return wish
 
     def _commit(self, epoch: str, append: Append, staged: Staged | None, mode: str) -> Command:
-        names = [key(epoch) for key in (keys.head, keys.log, keys.workers, keys.keys, keys.chunks)]
+        names = [key(epoch) for key in (keys.head, keys.log, keys.keys, keys.chunks)]
         return scripts.commit(
             names + (Row.of(epoch, staged).names() if staged else []),
             mode,
@@ -169,6 +170,13 @@ def _head(reply: list[bytes | None] | RedisError) -> Head | None:
     return Head(int(offset), chain.decode(), int(saved or 0))
 
 
+def _head_after(reply: Any) -> Head | None:
+    """The head as a commit's reply tells it; None if the epoch is gone."""
+    if len(reply) < 4:
+        return None
+    return Head(int(reply[1]), reply[2].decode(), int(reply[3]))
+
+
 def _offset(entry: Any) -> int:
     return int(entry[0].partition(b"-")[0])
 
@@ -177,13 +185,13 @@ def _outcome(reply: list[Any] | RedisError) -> Outcome:
     if isinstance(reply, RedisError):
         raise_in_our_words(reply)
     match reply:
-        case [b"appended", offset, chain]:
+        case [b"appended", offset, chain, _]:
             return Appended(int(offset), chain.decode())
-        case [b"seen"]:
+        case [b"seen", *_]:
             return Seen()
-        case [b"gap", expected]:
+        case [b"gap", _, _, _, expected]:
             return Gap(int(expected))
-        case [b"moved"]:
+        case [b"moved", *_]:
             return Moved()
         case [b"gone"]:
             return Gone()

@@ -2,7 +2,7 @@
 -- Puts one record at the log's end, or says why not. O(1) in data, O(chunks) PERSISTs.
 -- Redis does not roll a script back, so every check comes before the first write.
 --
--- KEYS  head log workers keys chunks [chunk of the payload …]
+-- KEYS  head log keys chunks [chunk of the payload …]
 -- ARGV  mode       "first" begins the log, "next" goes on with it, "last" ends it
 --       meta payload
 --       identity   "" if nobody names the push
@@ -10,59 +10,64 @@
 --       expected   the chain the log must have, "any" if it does not matter
 --       remembered how many entries an idempotency key is known for
 --       token nbytes  of the chunks, if there are any
-local head, log, workers, keys, chunks = unpack(KEYS, 1, 5)
+-- Answers {what became of it, the head's offset, chain and saved as they are then, the expected sequence}.
+local head, log, keys, chunks = unpack(KEYS, 1, 4)
 local mode, meta, payload, identity, sequence, expected, remembered, token, nbytes = unpack(ARGV)
 local keyed = identity:sub(1, 2) == 'k:'
-local count = #KEYS - 5
+local count = #KEYS - 4
 
-local offset, chain, deleted = unpack(redis.call('HMGET', head, 'offset', 'chain', 'deleted'))
+-- A worker's last sequence is a field of the head, beside what every commit reads and writes anyway.
+local offset, chain, saved, deleted, last =
+  unpack(redis.call('HMGET', head, 'offset', 'chain', 'saved', 'deleted', identity))
 if mode == 'first' then
   if offset then return { 'moved' } end
-  offset, chain = 0, ''
+  offset, chain, saved = '0', '', '0'
 elseif not offset or deleted then
   return { 'gone' }
 end
-offset = tonumber(offset) + 1
+local after = tonumber(offset) + 1
 
 if keyed then
   local at = redis.call('ZSCORE', keys, identity)
-  if at and tonumber(at) + tonumber(remembered) >= offset then return { 'seen' } end
+  if at and tonumber(at) + tonumber(remembered) >= after then return { 'seen', offset, chain, saved } end
 elseif identity ~= '' then
-  local last = tonumber(redis.call('HGET', workers, identity) or 0)
-  if tonumber(sequence) <= last then return { 'seen' } end
-  if tonumber(sequence) > last + 1 then return { 'gap', last + 1 } end
+  last = tonumber(last or 0)
+  if tonumber(sequence) <= last then return { 'seen', offset, chain, saved } end
+  if tonumber(sequence) > last + 1 then return { 'gap', offset, chain, saved, last + 1 } end
 end
-if expected ~= 'any' and expected ~= chain then return { 'moved' } end
+if expected ~= 'any' and expected ~= chain then return { 'moved', offset, chain, saved } end
 
 if count > 0 then
   local there = 0
-  for i = 6, #KEYS do there = there + redis.call('STRLEN', KEYS[i]) end
+  for i = 5, #KEYS do there = there + redis.call('STRLEN', KEYS[i]) end
   if there ~= tonumber(nbytes) then return { 'expired' } end
 end
 
-local at = string.format('%.0f', offset)
+local at = string.format('%.0f', after)
 chain = redis.sha1hex(chain .. meta)
 -- XADD goes first: it refuses an offset that is not the next one before anything else has changed.
 if count > 0 then
   local group = token .. ':' .. count
   redis.call('XADD', log, at .. '-0', 'meta', meta, 'chain', chain, 'chunks', group, 'nbytes', nbytes)
-  for i = 6, #KEYS do redis.call('PERSIST', KEYS[i]) end
-  redis.call('ZADD', chunks, offset - 1, group)
+  for i = 5, #KEYS do redis.call('PERSIST', KEYS[i]) end
+  redis.call('ZADD', chunks, after - 1, group)
 else
   redis.call('XADD', log, at .. '-0', 'meta', meta, 'chain', chain, 'payload', payload)
 end
-redis.call('HSET', head, 'offset', at, 'chain', chain)
+if identity ~= '' and not keyed then
+  redis.call('HSET', head, 'offset', at, 'chain', chain, identity, sequence)
+else
+  redis.call('HSET', head, 'offset', at, 'chain', chain)
+end
 if mode == 'first' then redis.call('HSET', head, 'saved', 0) end
 if mode == 'last' then redis.call('HSET', head, 'deleted', 1) end
 
 if keyed then
   redis.call('ZADD', keys, at, identity)
-elseif identity ~= '' then
-  redis.call('HSET', workers, identity, sequence)
+  -- One key comes, two go at most: the table never grows past what is remembered.
+  local oldest = '(' .. string.format('%.0f', after - tonumber(remembered))
+  for _, past in ipairs(redis.call('ZRANGEBYSCORE', keys, '-inf', oldest, 'LIMIT', 0, 2)) do
+    redis.call('ZREM', keys, past)
+  end
 end
--- One key comes at most, two go: the table never grows past what is remembered.
-local oldest = offset - tonumber(remembered)
-for _, past in ipairs(redis.call('ZRANGEBYSCORE', keys, '-inf', '(' .. string.format('%.0f', oldest), 'LIMIT', 0, 2)) do
-  redis.call('ZREM', keys, past)
-end
-return { 'appended', at, chain }
+return { 'appended', at, chain, saved }
