@@ -139,6 +139,8 @@ def test_if_match_makes_a_push_conditional(model: Model) -> None:
         again = model.push(GRADIENT, worker="w0", sequence=1, headers={"If_Match": etag})
         assert again.receipt["replayed"], "a retry succeeds although its own first try moved the version"
     assert model.push(GRADIENT, headers={"If_Match": "*"}).status == 200
+    newest = model.push(GRADIENT).headers["etag"]
+    assert model.push(GRADIENT, headers={"If_Match": f'"elsewhere.1", {newest}'}).status == 200
 
 
 def test_of_many_conditional_pushes_at_once_one_is_made(model: Model) -> None:

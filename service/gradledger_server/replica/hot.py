@@ -168,7 +168,8 @@ class Hot:
 
     def require_version(self, if_match: str | None) -> None:
         """Raises PreconditionFailed unless the ETag is the present one. For use inside `decide`."""
-        if if_match not in (None, "*", self.published.etag):
+        asked = [tag.strip() for tag in (if_match or "*").split(",")]
+        if "*" not in asked and self.published.etag not in asked:
             raise PreconditionFailed(
                 f"the model is at {self.published.etag}; If-Match asks for {if_match}",
                 got=if_match,
@@ -238,6 +239,8 @@ class Hot:
             return reused
         if receipt is None and isinstance(result, Appended) and draft.nameless:
             receipt = draft.bare_receipt(self.model, result.offset)
+        if receipt is None and draft.push.key is not None:  # it was just forgotten, and is new the next time
+            return self._refusal(result)
         if receipt is None:
             return ModelQuarantined(f"the log of model {self.name!r} knows a push that its state does not")
         return Answer(receipt, isinstance(result, Seen), self.published)

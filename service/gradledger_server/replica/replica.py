@@ -13,6 +13,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 from gradledger_server.blocks import Blocks
@@ -94,12 +95,16 @@ class Replica:
             check(spec.layout, values)
             norm(spec.layout, gather(spec.layout, values, self.blocks), self.device)
         entry = Create(spec.json, values, digest(values.payload) if values else None, _now_ms())
-        epoch = secrets.token_hex(8)
-        made = await self.thread(lambda: self.store.create(name, epoch, to_record(entry)))
-        mailbox = await self.on(name, _looked)
-        if not made and mailbox.hot.model.origin != origin(entry):
-            raise ModelExists(f"model {name!r} exists with another spec", model=name)
-        return mailbox, made
+        while True:
+            epoch = secrets.token_hex(8)
+            made = await self.thread(partial(self.store.create, name, epoch, to_record(entry)))
+            try:
+                mailbox = await self.on(name, _looked)
+            except ModelNotFound:  # somebody deleted it in between: the name is free again
+                continue
+            if not made and mailbox.hot.model.origin != origin(entry):
+                raise ModelExists(f"model {name!r} exists with another spec", model=name)
+            return mailbox, made
 
     async def on(self, name: str, work: Callable[[Mailbox], Any]) -> Any:
         """Runs `work` on the open model; if it was deleted and made anew elsewhere, on the new one."""
