@@ -97,7 +97,8 @@ class Symbol:
     __array_ufunc__ = None  # so that NumPy leaves `array * symbol` to us, which refuses it
 
     def record(self, operation: str, operands: tuple[Any, ...]) -> Any:
-        raise NotImplementedError
+        """Notes the operation and stands for its result."""
+        raise TypeError(f"{type(self).__name__} records nothing: it cannot take part in {operation!r}")
 
     def __add__(self, other: Any) -> Any:
         return call("add", self, other)
