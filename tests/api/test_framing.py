@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import time
 from collections.abc import Callable
 
@@ -188,3 +190,17 @@ def test_a_slow_client_keeps_nobody_waiting(service: Service, model: Model) -> N
         assert model.push({"b": [1.0, 1.0, 1.0]}).json["step"] == 1
         slow.sendall(BODY[40:])
         eventually(lambda: model.describe()["step"] == 2)
+
+
+def test_trailers_without_end_are_not_collected(service: Service) -> None:
+    with socket.create_connection(("127.0.0.1", service.port), timeout=5) as connected:
+        connected.sendall(head("GET", "/livez", Transfer_Encoding="chunked") + b"0\r\n")
+        received = b""
+        with contextlib.suppress(ConnectionError):  # the service has hung up on us
+            for _ in range(2000):
+                connected.sendall(b"a: " + b"x" * 8000 + b"\r\n")
+        with contextlib.suppress(ConnectionError):
+            while piece := connected.recv(65536):
+                received += piece
+    assert not received or b"connection: close" in received.lower()
+    assert service.request("GET", "/livez").status == 200

@@ -21,9 +21,12 @@ class Protocol(HttpToolsProtocol):
     """uvicorn's, with our words for what its parser refuses."""
 
     _head_bytes: int | None = 0  # of the head being read; None while a body is
+    _chunked = False  # no route takes a body of unknown length, and its trailers would have no end either
 
     def data_received(self, data: bytes) -> None:
-        """Parses what arrived, unless it belongs to a head that has no end."""
+        """Parses what arrived, unless it belongs to a head that has no end or to a body nobody takes."""
+        if self._chunked:
+            return
         if self._head_bytes is not None:
             if self._head_bytes > HEAD_BYTES:
                 self.send_400_response(f"The request line and headers are longer than {HEAD_BYTES} bytes.")
@@ -34,7 +37,10 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """A head ends here; its body is not counted."""
         self._head_bytes = None
+        self._chunked = any(name == b"transfer-encoding" for name, _ in self.headers)
         super().on_headers_complete()
+        if self._chunked:
+            self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:
         """The next head begins."""

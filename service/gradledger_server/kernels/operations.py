@@ -96,7 +96,7 @@ class Symbol:
     __slots__ = ()
     __array_ufunc__ = None  # so that NumPy leaves `array * symbol` to us, which refuses it
 
-    def record(self, operation: str, operands: tuple[Any, ...]) -> Any:
+    def record(self, operation: str, operands: tuple[Any, ...]) -> Any:  # noqa: ARG002
         """Notes the operation and stands for its result."""
         raise TypeError(f"{type(self).__name__} records nothing: it cannot take part in {operation!r}")
 

@@ -134,7 +134,7 @@ class _ByIdentity:
         return isinstance(other, _ByIdentity) and self.table is other.table
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=16)  # each keeps its table alive, which may be megabytes
 def _plans(layout: Layout, keyed: _ByIdentity) -> tuple[_Plan, ...]:
     table = keyed.table
     places = sorted((layout.by_name[name] for name in table), key=lambda place: place.index)

@@ -38,10 +38,10 @@ from gradledger_server.store.contract import (
     Gone,
     Moved,
     Outcome,
-    Pending,
     Seen,
     Snapshot,
     Store,
+    Trimmed,
 )
 from gradledger_server.wire import records, safetensors
 
@@ -55,24 +55,6 @@ class Answer:
     receipt: Receipt
     replayed: bool
     published: Published
-
-
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """Pushes on their way into the log. Holds the model's lock until it is finished, on whichever thread."""
-
-    hot: Hot
-    objections: Sequence[GradledgerError | None]
-    admitted: Sequence[Draft]
-    pending: Pending
-
-    def arrived(self, within_s: float) -> bool:
-        """Whether `finish` has only arithmetic to do, now or within so many seconds."""
-        return self.pending.arrived(within_s)
-
-    def finish(self) -> list[Answer | GradledgerError]:
-        """Applies what was appended and answers each push, refusals among them. Once."""
-        return self.hot.finish(self)
 
 
 class Hot:
@@ -107,7 +89,10 @@ class Hot:
         """What the log still holds behind `after`: each entry's facts, and a push's fate if known."""
         with self.lock:
             self._catch_up()
-            logged = self._store.read(self.epoch, max(after, self.playback.saved), payloads=False)
+            try:
+                logged = self._store.read(self.epoch, max(after, self.playback.saved), payloads=False)
+            except Trimmed:  # a snapshot was published in between, and holds what was asked for
+                return []
             return [self._facts(item) for item in logged[:limit]]
 
     def commit(self, drafts: Sequence[Draft]) -> list[Answer | GradledgerError]:
@@ -116,17 +101,13 @@ class Hot:
         A refusal is an item of the answer. A failure of the store is raised, and nobody knows then what
         was appended: the next call finds out, because it plays the log from where this state ends.
         """
-        self.lock.acquire()
-        return self._begin(drafts).finish()
-
-    def begin(self, drafts: Sequence[Draft]) -> Commit | None:
-        """The first half of a commit, which takes hardly any time; None if it would have to wait."""
-        if not self.lock.acquire(blocking=False):
-            return None
-        if any(draft.objection(self.model) for draft in drafts):
-            self.lock.release()
-            return None
-        return self._begin(drafts)
+        with self.lock:
+            if any(draft.objection(self.model) for draft in drafts):
+                self._catch_up()  # another replica may have made it right
+            objections = [draft.objection(self.model) for draft in drafts]
+            admitted = [d for d, objection in zip(drafts, objections, strict=True) if objection is None]
+            answers = iter(self._append(admitted))
+            return [objection or next(answers) for objection in objections]
 
     def decide(self, choose: Callable[[Model], Entry | Draft | Answer | None]) -> Answer | None:
         """Appends what `choose` makes of the present state, only if nothing comes in between.
@@ -192,32 +173,18 @@ class Hot:
                 self._catch_up()
             return saved
 
-    def _begin(self, drafts: Sequence[Draft]) -> Commit:
-        try:
-            if any(draft.objection(self.model) for draft in drafts):
-                self._catch_up()  # another replica may have made it right
-            objections = [draft.objection(self.model) for draft in drafts]
-            admitted = [d for d, objection in zip(drafts, objections, strict=True) if objection is None]
-            pending = self._store.begin(self.epoch, [draft.wish() for draft in admitted])
-        except BaseException:
-            self.lock.release()
-            raise
-        return Commit(self, objections, admitted, pending)
-
-    def finish(self, commit: Commit) -> list[Answer | GradledgerError]:
-        """The second half; see Commit."""
-        try:
-            results, head = commit.pending.done()
-            self.playback.receipts.clear()
-            if own := _own(commit.admitted, results):
-                self.playback.play(max(own), own)
-            if not own or any(isinstance(result, Seen) for result in results):
-                self.playback.follow(head)  # what was seen may lie behind what we appended
-            self.published = self._publish()
-            answers = iter(map(self._answer, commit.admitted, results))
-            return [objection or next(answers) for objection in commit.objections]
-        finally:
-            self.lock.release()
+    def _append(self, drafts: Sequence[Draft]) -> list[Answer | GradledgerError]:
+        if not drafts:
+            self._catch_up()
+            return []
+        results = self._store.append(self.epoch, [draft.wish() for draft in drafts])
+        self.playback.receipts.clear()
+        if own := _own(drafts, results):
+            self.playback.play(max(own), own)
+        if not own or any(isinstance(result, Seen) for result in results):
+            self.playback.catch_up()  # what was seen may lie behind what we appended
+        self.published = self._publish()
+        return [self._answer(draft, result) for draft, result in zip(drafts, results, strict=True)]
 
     def _play(self, upto: int, own: Own) -> None:
         self.playback.receipts.clear()

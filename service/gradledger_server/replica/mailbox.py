@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
 from gradledger_server.errors import GradledgerError, ModelNotFound
 from gradledger_server.replica.draft import Draft
-from gradledger_server.replica.hot import Answer, Commit, Hot
+from gradledger_server.replica.hot import Answer, Hot
 from gradledger_server.replica.published import Published
 
 BATCH_BYTES = 256 << 20  # of payload in one group commit
-BRISK_BYTES = 64 << 10  # of a push that is applied on the event loop itself
-BRISK_S = 0.002  # the longest such a push may keep the event loop waiting for the store
 POLL_S = 0.25  # how often a waiting pull asks whether another replica made a step
 
 T = TypeVar("T")
@@ -30,7 +27,6 @@ class Mailbox:
         self._threads = threads
         self._pushes: list[tuple[Draft, asyncio.Future[Answer]]] = []
         self._looks: list[asyncio.Future[Published]] = []
-        self._brisk = False
         self._draining: asyncio.Task[None] | None = None
         self._stepped = asyncio.Event()
         self.used_at = self.stepped_at = asyncio.get_running_loop().time()
@@ -41,11 +37,6 @@ class Mailbox:
 
     async def push(self, draft: Draft) -> Answer:
         """The push's answer, once it is in the log and applied. Raises its refusal."""
-        if (commit := self._begin([draft])) is not None:
-            (answer,) = await self._finish(commit)
-            if isinstance(answer, GradledgerError):
-                raise answer
-            return answer
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._pushes.append((draft, future))
         self._drain()
@@ -53,9 +44,6 @@ class Mailbox:
 
     async def look(self) -> Published:
         """The parameters, no older than any push acknowledged before this call."""
-        if (commit := self._begin([])) is not None:
-            await self._finish(commit)
-            return self.hot.published
         future: asyncio.Future[Published] = asyncio.get_running_loop().create_future()
         self._looks.append(future)
         self._drain()
@@ -99,26 +87,6 @@ class Mailbox:
     def _thread(self, work: Callable[[], T]) -> Awaitable[T]:
         return asyncio.get_running_loop().run_in_executor(self._threads, work)
 
-    def _begin(self, drafts: list[Draft]) -> Commit | None:
-        """A commit without a detour over a thread, which costs as much as all else: if nobody waits before
-        it, little is to be computed, and the store has lately been quick to answer."""
-        small = all(len(draft.record.payload) <= BRISK_BYTES for draft in drafts)
-        if self._draining is not None or not self._brisk or not small:
-            return None
-        self._brisk = False  # until it has proved so again
-        return self.hot.begin(drafts)
-
-    async def _finish(self, commit: Commit) -> list[Answer | GradledgerError]:
-        before = self.hot.published
-        try:
-            if commit.arrived(BRISK_S):
-                answers = commit.finish()
-                self._brisk = True
-                return answers
-            return await shielded(self._thread(commit.finish))
-        finally:
-            self._announce(before)
-
     def _drain(self) -> None:
         if self._draining is None:
             self._draining = asyncio.get_running_loop().create_task(self._deliver())
@@ -133,10 +101,9 @@ class Mailbox:
     async def _round(self) -> None:
         pushes, looks = self._take(), self._looks
         self._looks = []
-        before, began_s = self.hot.published, time.perf_counter()
+        before = self.hot.published
         try:
             answers = await self._thread(lambda: self.hot.commit([draft for draft, _ in pushes]))
-            self._brisk = time.perf_counter() - began_s < BRISK_S
         except Exception as failure:
             waiting: list[asyncio.Future[Any]] = [*(future for _, future in pushes), *looks]
             for future in waiting:

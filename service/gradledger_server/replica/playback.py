@@ -62,10 +62,9 @@ class Playback:
             self.applied, self.chain, self.saved = snapshot.offset, snapshot.chain, snapshot.offset
         self.unsaved_entries = self.unsaved_bytes = 0
 
-    def follow(self, head: Head | None) -> None:
-        """Plays the log to `head`. Raises ModelNotFound if there is none: the model was deleted."""
-        if head is None:
-            raise ModelNotFound(f"model {self.name!r} was deleted")
+    def catch_up(self) -> None:
+        """Plays what other replicas have appended. Raises ModelNotFound if the model was deleted."""
+        head = self._head()
         if head.chain != self.chain:
             self.play(head.offset)
         self.note_saved(head.saved)
@@ -135,10 +134,6 @@ class Playback:
         if not isinstance(entry, Create):
             raise ModelQuarantined(f"the log of model {self.name!r} begins with {type(entry).__name__}")
         return entry
-
-    def catch_up(self) -> None:
-        """Plays what other replicas have appended. Raises ModelNotFound if the model was deleted."""
-        self.follow(self._store.head(self.epoch))
 
     def _head(self) -> Head:
         head = self._store.head(self.epoch)

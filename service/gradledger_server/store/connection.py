@@ -94,16 +94,11 @@ class Connection:
     def replies(self, commands: Sequence[Command], *, again: bool = False) -> list[Any]:
         """Like `ask`, with error replies in their places."""
         try:
-            return self.exchange(commands).replies()
+            return self._exchange(commands)
         except StoreUnavailable:
             if not again:
                 raise
-            return self.exchange(commands).replies()
-
-    def exchange(self, commands: Sequence[Command]) -> Exchange:
-        """Sends the commands; the replies must be taken."""
-        with _in_our_words():
-            return Exchange(self, commands)
+            return self._exchange(commands)
 
     def take(self) -> Line:
         """A connection to ourselves, idle or new. redis-py's pool would do, at a tenth of a small push."""
@@ -154,8 +149,21 @@ class Connection:
 
     def close(self) -> None:
         """Hangs up."""
-        while self._idle:
-            self._idle.pop().disconnect()
+        with contextlib.suppress(IndexError):  # others may take from it meanwhile
+            while True:
+                self._idle.pop().disconnect()
+
+    def _exchange(self, commands: Sequence[Command]) -> list[Any]:
+        with self.line() as line:
+            send(line, commands)
+            replies = receive(line, len(commands))
+            forgotten = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+            if forgotten:
+                send(line, scripts.LOAD + [commands[i] for i in forgotten])
+                rerun = receive(line, len(scripts.LOAD) + len(forgotten))[len(scripts.LOAD) :]
+                for i, reply in zip(forgotten, rerun, strict=True):
+                    replies[i] = reply
+        return replies
 
     def _greet(self, line: Line) -> None:
         """On each new connection: log in, learn what the server is by now, give it the scripts."""
@@ -184,44 +192,6 @@ class Connection:
         facts = read_facts(fields, shown or None)
         require(facts, self._durability)
         return facts
-
-
-class Exchange:
-    """Commands sent on a connection to themselves, and the replies to come."""
-
-    def __init__(self, connection: Connection, commands: Sequence[Command]) -> None:
-        self._connection = connection
-        self._commands = commands
-        self._line = connection.take()
-        try:
-            send(self._line, commands)
-        except BaseException:
-            connection.hang_up(self._line)
-            raise
-
-    def arrived(self, within_s: float) -> bool:
-        """Whether replies are there within so many seconds; a broken line counts as an arrival."""
-        try:
-            return bool(self._line.can_read(timeout=within_s))
-        except (RedisError, OSError):
-            return True
-
-    def replies(self) -> list[Any]:
-        """All replies, error replies in their places. Once."""
-        with _in_our_words():
-            try:
-                replies = receive(self._line, len(self._commands))
-                forgotten = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-                if forgotten:
-                    send(self._line, scripts.LOAD + [self._commands[i] for i in forgotten])
-                    rerun = receive(self._line, len(scripts.LOAD) + len(forgotten))[len(scripts.LOAD) :]
-                    for i, reply in zip(forgotten, rerun, strict=True):
-                        replies[i] = reply
-            except BaseException:
-                self._connection.hang_up(self._line)
-                raise
-            self._connection.give(self._line)
-            return replies
 
 
 def send(line: Line, commands: Sequence[Command]) -> None:

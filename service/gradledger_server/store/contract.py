@@ -134,16 +134,6 @@ class StoreFacts:
     note: str = ""
 
 
-class Pending(Protocol):
-    """Wishes on their way. One caller takes the answer, once, and must: a connection waits with it."""
-
-    def arrived(self, within_s: float) -> bool:
-        """Whether the answer is there, or will be within so many seconds; never raises."""
-
-    def done(self) -> tuple[list[Outcome], Head | None]:
-        """What became of each wish, in order, and where the log ends then; None if the epoch is gone."""
-
-
 class Staging(Protocol):
     """Sends a payload ahead, while the rest of it is still arriving. Abandoned, it vanishes by itself."""
 
@@ -173,11 +163,8 @@ class Store(Protocol):
         """Ends the log with this record, frees the name and drops everything; False if the name is not (or
         no longer) this epoch's. Interrupted, it is finished by the next `find`, `names` or `create`."""
 
-    def begin(self, epoch: str, appends: Sequence[Append]) -> Pending:
-        """Sends the wishes, of which there may be none, and asks for the head; one round trip for all."""
-
     def append(self, epoch: str, appends: Sequence[Append]) -> list[Outcome]:
-        """What became of each wish, in order: `begin` and `done` in one."""
+        """What became of each wish, in order; one round trip for all."""
 
     def head(self, epoch: str) -> Head | None:
         """Where the log ends; None if the epoch is gone."""

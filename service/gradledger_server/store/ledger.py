@@ -13,7 +13,6 @@ from gradledger_server.store.contract import (
     Append,
     Head,
     Outcome,
-    Pending,
     Snapshot,
     Staging,
     StoreFacts,
@@ -65,10 +64,6 @@ class RedisStore:
     def delete(self, name: str, epoch: str, record: Record) -> bool:
         """Ends the log and frees the name; False if the name is not this epoch's."""
         return self._names.delete(name, epoch, record)
-
-    def begin(self, epoch: str, appends: Sequence[Append]) -> Pending:
-        """Sends the wishes and asks for the head."""
-        return self._log.begin(epoch, appends)
 
     def append(self, epoch: str, appends: Sequence[Append]) -> list[Outcome]:
         """What became of each wish; one round trip for all."""

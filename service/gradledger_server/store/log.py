@@ -7,6 +7,7 @@ crash before the script leaves chunks that vanish by themselves; after it, nothi
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +18,7 @@ from gradledger_server.entries import Logged, Record
 from gradledger_server.errors import ModelQuarantined, StoreUnavailable
 from gradledger_server.store import keys, scripts
 from gradledger_server.store.chunks import ChunkMissing, Row, drop, fetch, puts
-from gradledger_server.store.connection import Connection, Exchange, raise_in_our_words
+from gradledger_server.store.connection import Connection, raise_in_our_words
 from gradledger_server.store.contract import (
     REMEMBERED_ENTRIES,
     Append,
@@ -44,32 +45,6 @@ class _Wish:
     own: Row | None = None
 
 
-class AppendsUnderWay:
-    """`contract.Pending` on a connection."""
-
-    def __init__(self, connection: Connection, wishes: Sequence[_Wish], exchange: Exchange) -> None:
-        self._connection = connection
-        self._wishes = wishes
-        self._exchange = exchange
-
-    def arrived(self, within_s: float) -> bool:
-        """See contract.Pending."""
-        return self._exchange.arrived(within_s)
-
-    def done(self) -> tuple[list[Outcome], Head | None]:
-        """See contract.Pending."""
-        replies = iter(self._exchange.replies())
-        answers = [[next(replies) for _ in wish.commands] for wish in self._wishes]
-        # A chunk that found no room explains why its script found no chunk, so it is looked at first.
-        for error in (reply for answer in answers for reply in answer if isinstance(reply, OutOfMemoryError)):
-            raise_in_our_words(error)
-        outcomes = [_outcome(answer[-1]) for answer in answers]
-        refused = zip(self._wishes, outcomes, strict=True)
-        if rows := [w.own for w, o in refused if w.own and not isinstance(o, Appended)]:
-            drop(self._connection, rows)
-        return outcomes, _head_after(answers[-1][-1]) if answers else _head(next(replies))
-
-
 class RedisLog:
     """The logs of all models. `remembered` is how many entries an idempotency key is known for."""
 
@@ -77,15 +52,19 @@ class RedisLog:
         self._connection = connection
         self._remembered = remembered
 
-    def begin(self, epoch: str, appends: Sequence[Append], mode: str = "next") -> AppendsUnderWay:
+    def append(self, epoch: str, appends: Sequence[Append], mode: str = "next") -> list[Outcome]:
         """See contract.Store; `mode` is "first" for a log's first record and "last" for its last."""
         wishes = [self._wish(epoch, append, mode) for append in appends]
-        commands = [command for wish in wishes for command in wish.commands] or [_ask_head(epoch)]
-        return AppendsUnderWay(self._connection, wishes, self._connection.exchange(commands))
-
-    def append(self, epoch: str, appends: Sequence[Append], mode: str = "next") -> list[Outcome]:
-        """See contract.Store."""
-        outcomes, _ = self.begin(epoch, appends, mode).done()
+        replies = iter(self._connection.replies([command for wish in wishes for command in wish.commands]))
+        answers = [[next(replies) for _ in wish.commands] for wish in wishes]
+        # A chunk that found no room explains why its script found no chunk, so it is looked at first.
+        for error in (reply for answer in answers for reply in answer if isinstance(reply, OutOfMemoryError)):
+            raise_in_our_words(error)
+        outcomes = [_outcome(answer[-1]) for answer in answers]
+        refused = zip(wishes, outcomes, strict=True)
+        if rows := [w.own for w, o in refused if w.own and not isinstance(o, Appended)]:
+            with contextlib.suppress(StoreUnavailable):  # they have a TTL; what became of the wishes is known
+                drop(self._connection, rows)
         return outcomes
 
     def head(self, epoch: str) -> Head | None:
@@ -161,20 +140,11 @@ def _ask_head(epoch: str) -> Command:
     return ("HMGET", keys.head(epoch), "offset", "chain", "saved", "deleted")
 
 
-def _head(reply: list[bytes | None] | RedisError) -> Head | None:
-    if isinstance(reply, RedisError):
-        raise_in_our_words(reply)
+def _head(reply: list[bytes | None]) -> Head | None:
     offset, chain, saved, deleted = reply
     if offset is None or chain is None or deleted is not None:
         return None
     return Head(int(offset), chain.decode(), int(saved or 0))
-
-
-def _head_after(reply: Any) -> Head | None:
-    """The head as a commit's reply tells it; None if the epoch is gone."""
-    if len(reply) < 4:
-        return None
-    return Head(int(reply[1]), reply[2].decode(), int(reply[3]))
 
 
 def _offset(entry: Any) -> int:
@@ -185,13 +155,13 @@ def _outcome(reply: list[Any] | RedisError) -> Outcome:
     if isinstance(reply, RedisError):
         raise_in_our_words(reply)
     match reply:
-        case [b"appended", offset, chain, _]:
+        case [b"appended", offset, chain]:
             return Appended(int(offset), chain.decode())
-        case [b"seen", *_]:
+        case [b"seen"]:
             return Seen()
-        case [b"gap", _, _, _, expected]:
+        case [b"gap", expected]:
             return Gap(int(expected))
-        case [b"moved", *_]:
+        case [b"moved"]:
             return Moved()
         case [b"gone"]:
             return Gone()

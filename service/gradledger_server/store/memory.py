@@ -20,7 +20,6 @@ from gradledger_server.store.contract import (
     Head,
     Moved,
     Outcome,
-    Pending,
     Seen,
     Snapshot,
     Staged,
@@ -72,21 +71,6 @@ class MemoryStaging:
         return Staged(token, 1, len(payload))
 
 
-class _Waiting:
-    """Wishes that are looked at when the answer is asked for."""
-
-    def __init__(self, store: MemoryStore, epoch: str, appends: Sequence[Append]) -> None:
-        self._store, self._epoch, self._appends = store, epoch, appends
-
-    def arrived(self, within_s: float) -> bool:  # noqa: ARG002
-        """Not before it is asked for."""
-        return False
-
-    def done(self) -> tuple[list[Outcome], Head | None]:
-        """What became of each wish, and the head."""
-        return self._store.append(self._epoch, self._appends), self._store.head(self._epoch)
-
-
 class MemoryStore:
     """`contract.Store` for one process and as long as it lives."""
 
@@ -129,10 +113,6 @@ class MemoryStore:
             self._logs[epoch].put(record)
             del self._names[name], self._logs[epoch]
             return True
-
-    def begin(self, epoch: str, appends: Sequence[Append]) -> Pending:
-        """Wishes on their way."""
-        return _Waiting(self, epoch, appends)
 
     def append(self, epoch: str, appends: Sequence[Append]) -> list[Outcome]:
         """What became of each wish."""

@@ -10,18 +10,16 @@
 --       expected   the chain the log must have, "any" if it does not matter
 --       remembered how many entries an idempotency key is known for
 --       token nbytes  of the chunks, if there are any
--- Answers {what became of it, the head's offset, chain and saved as they are then, the expected sequence}.
 local head, log, keys, chunks = unpack(KEYS, 1, 4)
 local mode, meta, payload, identity, sequence, expected, remembered, token, nbytes = unpack(ARGV)
 local keyed = identity:sub(1, 2) == 'k:'
 local count = #KEYS - 4
 
 -- A worker's last sequence is a field of the head, beside what every commit reads and writes anyway.
-local offset, chain, saved, deleted, last =
-  unpack(redis.call('HMGET', head, 'offset', 'chain', 'saved', 'deleted', identity))
+local offset, chain, deleted, last = unpack(redis.call('HMGET', head, 'offset', 'chain', 'deleted', identity))
 if mode == 'first' then
   if offset then return { 'moved' } end
-  offset, chain, saved = '0', '', '0'
+  offset, chain = '0', ''
 elseif not offset or deleted then
   return { 'gone' }
 end
@@ -29,13 +27,13 @@ local after = tonumber(offset) + 1
 
 if keyed then
   local at = redis.call('ZSCORE', keys, identity)
-  if at and tonumber(at) + tonumber(remembered) >= after then return { 'seen', offset, chain, saved } end
+  if at and tonumber(at) + tonumber(remembered) >= after then return { 'seen' } end
 elseif identity ~= '' then
   last = tonumber(last or 0)
-  if tonumber(sequence) <= last then return { 'seen', offset, chain, saved } end
-  if tonumber(sequence) > last + 1 then return { 'gap', offset, chain, saved, last + 1 } end
+  if tonumber(sequence) <= last then return { 'seen' } end
+  if tonumber(sequence) > last + 1 then return { 'gap', last + 1 } end
 end
-if expected ~= 'any' and expected ~= chain then return { 'moved', offset, chain, saved } end
+if expected ~= 'any' and expected ~= chain then return { 'moved' } end
 
 if count > 0 then
   local there = 0
@@ -70,4 +68,4 @@ if keyed then
     redis.call('ZREM', keys, past)
   end
 end
-return { 'appended', at, chain, saved }
+return { 'appended', at, chain }
