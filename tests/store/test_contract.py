@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import random
 import threading
 
@@ -176,28 +175,6 @@ def test_two_threads_share_a_log_without_holes(store: Store, log: str) -> None:
     for thread in threads:
         thread.join()
     assert sorted(offsets[0] + offsets[1]) == list(range(2, 162))
-
-
-# -- staging -------------------------------------------------------------------------------------
-
-
-def test_a_payload_may_be_sent_ahead_in_ragged_parts(store: Store, log: str) -> None:
-    payload = noise(3 * MIB + 11)
-    staging = store.stage(log, len(payload))
-    edges = [0, 1, 70_000, MIB + 3, 3 * MIB, 3 * MIB + 1, len(payload)]
-    for start, stop in itertools.pairwise(edges):
-        staging.add(memoryview(payload)[start:stop])
-    staged = staging.done()
-    assert staged.nbytes == len(payload)
-    assert isinstance(store.append(log, [push("staged", staged=staged)])[0], Appended)
-    assert store.read(log, 1)[0].record.payload == payload
-
-
-def test_a_staging_with_missing_bytes_is_refused(store: Store, log: str) -> None:
-    staging = store.stage(log, 2 * MIB)
-    staging.add(memoryview(noise(MIB)))
-    with pytest.raises(ValueError, match="announced"):
-        staging.done()
 
 
 # -- snapshots -----------------------------------------------------------------------------------

@@ -8,8 +8,9 @@ import threading
 import pytest
 import redis
 
-from gradledger_server.errors import ModelQuarantined, StoreFull, StoreUnavailable
+from gradledger_server.errors import ModelQuarantined, StoreFull
 from gradledger_server.store import Embedded, RedisStore, keys, scripts
+from gradledger_server.store.chunks import puts
 from gradledger_server.store.connection import Connection, send
 from gradledger_server.store.contract import Appended, Gone, Outcome, Seen, Snapshot, Trimmed
 from tests.store.conftest import REMEMBERED, grow, push, record
@@ -64,7 +65,8 @@ def test_a_refused_payload_leaves_nothing(ledger: RedisStore, raw: redis.Redis) 
 
 
 def test_an_abandoned_payload_has_a_ttl(ledger: RedisStore, raw: redis.Redis) -> None:
-    ledger.stage("epoch", 3 * MIB).add(memoryview(noise(2 * MIB)))
+    _, commands = puts("epoch", memoryview(noise(3 * MIB)))
+    ledger._connection.ask(*commands[:2])
     assert len(keys_there(raw)) == 2
     assert all(0 < raw.ttl(key) <= keys.staged_ttl_s(3 * MIB) for key in keys_there(raw))
 
@@ -235,17 +237,17 @@ def test_an_entry_whose_chunks_went_with_a_trim_is_trimmed(ledger: RedisStore, r
 @pytest.mark.parametrize("lost", ["all", "one", "bytes"])
 def test_chunks_that_expired_refuse_the_commit(ledger: RedisStore, raw: redis.Redis, lost: str) -> None:
     ledger.create("model", "epoch", record("create"))
-    staging = ledger.stage("epoch", 3 * MIB)
-    staging.add(memoryview(noise(3 * MIB)))
-    staged = staging.done()
-    row = [keys.chunk("epoch", staged.token, i) for i in range(staged.chunks)]
+    wish = ledger._log._wish("epoch", push("push", noise(3 * MIB), identity="w:a", sequence=1), "next")
+    *staging, commit = wish.commands
+    ledger._connection.ask(*staging)
+    assert wish.row is not None
+    row = wish.row.names()
     if lost == "bytes":
         raw.set(row[0], b"short", ex=100)
     else:
         raw.unlink(*(row if lost == "all" else row[1:2]))
     before = ledger.head("epoch")
-    with pytest.raises(StoreUnavailable, match="expired"):
-        ledger.append("epoch", [push("push", staged=staged, identity="w:a", sequence=1)])
+    assert ledger._connection.ask(commit) == [[b"expired"]]
     assert ledger.head("epoch") == before
     assert isinstance(ledger.append("epoch", [push("push", identity="w:a", sequence=1)])[0], Appended)
 

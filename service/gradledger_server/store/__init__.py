@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gradledger_server.errors import StoreUnavailable
 from gradledger_server.store.contract import Store
 from gradledger_server.store.embedded import Embedded
 from gradledger_server.store.ledger import RedisStore
@@ -24,7 +25,10 @@ def open_store(redis_url: str | None, data_dir: Path, durability: str | None) ->
     if redis_url is None:
         return _EmbeddedStore(Embedded(data_dir, durability or "fsync").start(), durability or "fsync")
     store = RedisStore(redis_url, durability or "memory")
-    store.facts()
+    try:
+        store.facts()
+    except StoreUnavailable as lost:
+        raise StoreUnavailable(lost.detail, hint="Start the server, or check --redis-url.") from lost
     return store
 
 

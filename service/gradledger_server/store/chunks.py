@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from gradledger_server.errors import StoreUnavailable
 from gradledger_server.store import keys
 from gradledger_server.store.connection import Connection
-from gradledger_server.store.contract import Staged
-from gradledger_server.store.packing import Command, Pieces, as_bytes, cut
+from gradledger_server.store.packing import Command, Pieces, cut
 
 AHEAD = 8  # chunks asked for before they are needed: what the server must hold for a slow reader
 UNLINKED_AT_ONCE = 512
@@ -42,10 +41,6 @@ class Row:
         token, count = group.decode().split(":")
         return cls(epoch, token, int(count))
 
-    @classmethod
-    def of(cls, epoch: str, staged: Staged) -> Row:
-        return cls(epoch, staged.token, staged.chunks)
-
     def names(self) -> list[str]:
         return [keys.chunk(self.epoch, self.token, index) for index in range(self.count)]
 
@@ -60,53 +55,11 @@ def put(epoch: str, token: str, index: int, chunk: Pieces, ttl_s: int) -> Comman
     return ("SET", keys.chunk(epoch, token, index), chunk, "EX", ttl_s)
 
 
-def puts(epoch: str, payload: memoryview) -> tuple[Staged, list[Command]]:
-    """The commands that stage a payload, and what it will be once they have run."""
+def puts(epoch: str, payload: memoryview) -> tuple[Row, list[Command]]:
+    """The commands that stage a payload, and the row it will be once they have run."""
     token, ttl_s = new_token(), keys.staged_ttl_s(payload.nbytes)
     commands = [put(epoch, token, index, chunk, ttl_s) for index, chunk in enumerate(cut([payload]))]
-    return Staged(token, len(commands), payload.nbytes), commands
-
-
-class RedisStaging:
-    """Sends chunks as they fill up. A chunk that never gets its append vanishes with its TTL."""
-
-    def __init__(self, connection: Connection, epoch: str, total_bytes: int) -> None:
-        self._epoch, self._token = epoch, new_token()
-        self._total_bytes, self._sent_bytes = total_bytes, 0
-        self._ttl_s = keys.staged_ttl_s(total_bytes)
-        self._rest: list[memoryview] = []
-        self._rest_bytes = 0
-        self._count = 0
-        self._connection = connection
-
-    def add(self, part: memoryview) -> None:
-        """See contract.Staging."""
-        part = as_bytes(part)
-        self._rest.append(part)
-        self._rest_bytes += len(part)
-        if self._rest_bytes >= keys.CHUNK_BYTES:
-            whole = [*cut(self._rest)]
-            ragged = sum(map(len, whole[-1])) < keys.CHUNK_BYTES
-            self._rest = list(whole.pop()) if ragged else []
-            self._rest_bytes = sum(map(len, self._rest))
-            self._send(whole)
-
-    def done(self) -> Staged:
-        """See contract.Staging."""
-        if self._rest:
-            self._send([tuple(self._rest)])
-            self._rest, self._rest_bytes = [], 0
-        if self._sent_bytes != self._total_bytes:
-            raise ValueError(f"staged {self._sent_bytes} bytes; {self._total_bytes} were announced")
-        return Staged(self._token, self._count, self._sent_bytes)
-
-    def _send(self, chunks: Sequence[Pieces]) -> None:
-        first = self._count
-        self._connection.ask(
-            *(put(self._epoch, self._token, first + i, chunk, self._ttl_s) for i, chunk in enumerate(chunks))
-        )
-        self._count += len(chunks)
-        self._sent_bytes += sum(len(piece) for chunk in chunks for piece in chunk)
+    return Row(epoch, token, len(commands)), commands
 
 
 def fetch(connection: Connection, row: Row, nbytes: int, check: Check | None = None) -> memoryview:

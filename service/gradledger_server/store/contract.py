@@ -9,7 +9,7 @@ The protocol
               └ save, load, read, head     saving one trims the log up to it
 
 Ownership
-  The store reads the memoryviews it is given during the call and never after it (a `Staging` until `done`).
+  The store reads the memoryviews it is given during the call and never after it.
   What it returns belongs to the caller and never changes.
 
 Ordering
@@ -45,29 +45,19 @@ class Trimmed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Staged:
-    """A payload that lies in the store in chunks and waits for the append that makes it part of the log."""
-
-    token: str
-    chunks: int
-    nbytes: int
-
-
-@dataclass(frozen=True, slots=True)
 class Append:
     """A wish: put this record at the log's end.
 
     `identity` names the push: a worker ("w:<name>", `sequence` counts from 1 without gaps, never forgotten)
     or an idempotency key ("k:<key>", `sequence` is 1, known for `REMEMBERED_ENTRIES`). With `expected` the
-    record is appended only if the log's chain is exactly that. With `staged` the record's own payload is
-    not looked at. The checks come in this order: Gone, Seen, Gap, Moved.
+    record is appended only if the log's chain is exactly that. The checks come in this order:
+    Gone, Seen, Gap, Moved.
     """
 
     record: Record
     identity: str | None = None
     sequence: int | None = None
     expected: str | None = None
-    staged: Staged | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,16 +124,6 @@ class StoreFacts:
     note: str = ""
 
 
-class Staging(Protocol):
-    """Sends a payload ahead, while the rest of it is still arriving. Abandoned, it vanishes by itself."""
-
-    def add(self, part: memoryview) -> None:
-        """The payload's next bytes, which must stay as they are until `done`."""
-
-    def done(self) -> Staged:
-        """Waits until every byte is there. Raises StoreFull, StoreUnavailable, or ValueError if some miss."""
-
-
 class Store(Protocol):
     """See the module's docstring."""
 
@@ -176,9 +156,6 @@ class Store(Protocol):
 
         Without `payloads` they come with empty ones. Raises Trimmed if the next entry is no longer there.
         """
-
-    def stage(self, epoch: str, total_bytes: int) -> Staging:
-        """Begins to send a payload of `total_bytes` ahead of its append."""
 
     def save(self, epoch: str, snapshot: Snapshot) -> bool:
         """Publishes the snapshot and trims the log up to it. False, and no trace, if one at the same offset

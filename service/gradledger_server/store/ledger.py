@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gradledger_server.entries import Logged, Record
-from gradledger_server.store.chunks import RedisStaging
 from gradledger_server.store.connection import CONNECT_TIMEOUT_S, SOCKET_TIMEOUT_S, Connection
 from gradledger_server.store.contract import (
     READ_BYTES,
@@ -14,7 +13,6 @@ from gradledger_server.store.contract import (
     Head,
     Outcome,
     Snapshot,
-    Staging,
     StoreFacts,
 )
 from gradledger_server.store.log import RedisLog
@@ -78,10 +76,6 @@ class RedisStore:
     ) -> list[Logged]:
         """The entries behind `after`. Raises Trimmed."""
         return self._log.read(epoch, after, limit_bytes, payloads=payloads)
-
-    def stage(self, epoch: str, total_bytes: int) -> Staging:
-        """Begins to send a payload ahead of its append."""
-        return RedisStaging(self._connection, epoch, total_bytes)
 
     def save(self, epoch: str, snapshot: Snapshot) -> bool:
         """Publishes the snapshot and trims the log up to it; False if it is not the newest."""

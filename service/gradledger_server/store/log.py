@@ -29,7 +29,6 @@ from gradledger_server.store.contract import (
     Moved,
     Outcome,
     Seen,
-    Staged,
     Trimmed,
 )
 from gradledger_server.store.packing import Command
@@ -39,10 +38,10 @@ READ_ENTRIES = 1024  # in one reply
 
 @dataclass(slots=True)
 class _Wish:
-    """One append on its way: the commands that make it, and the row it staged itself, if any."""
+    """One append on its way: the commands that make it, and the row of its payload, if that is large."""
 
     commands: list[Command] = field(default_factory=list)
-    own: Row | None = None
+    row: Row | None = None
 
 
 class RedisLog:
@@ -62,7 +61,7 @@ class RedisLog:
             raise_in_our_words(error)
         outcomes = [_outcome(answer[-1]) for answer in answers]
         refused = zip(wishes, outcomes, strict=True)
-        if rows := [w.own for w, o in refused if w.own and not isinstance(o, Appended)]:
+        if rows := [w.row for w, o in refused if w.row and not isinstance(o, Appended)]:
             with contextlib.suppress(StoreUnavailable):  # they have a TTL; what became of the wishes is known
                 drop(self._connection, rows)
         return outcomes
@@ -93,26 +92,24 @@ class RedisLog:
 
     def _wish(self, epoch: str, append: Append, mode: str) -> _Wish:
         wish, payload = _Wish(), append.record.payload
-        staged = append.staged
-        if staged is None and payload.nbytes > keys.INLINE_BYTES:
-            staged, wish.commands = puts(epoch, payload)
-            wish.own = Row.of(epoch, staged)
-        wish.commands.append(self._commit(epoch, append, staged, mode))
+        if payload.nbytes > keys.INLINE_BYTES:
+            wish.row, wish.commands = puts(epoch, payload)
+        wish.commands.append(self._commit(epoch, append, wish.row, mode))
         return wish
 
-    def _commit(self, epoch: str, append: Append, staged: Staged | None, mode: str) -> Command:
+    def _commit(self, epoch: str, append: Append, row: Row | None, mode: str) -> Command:
         names = [key(epoch) for key in (keys.head, keys.log, keys.keys, keys.chunks)]
         return scripts.commit(
-            names + (Row.of(epoch, staged).names() if staged else []),
+            names + (row.names() if row else []),
             mode,
             append.record.meta,
-            b"" if staged else append.record.payload,
+            b"" if row else append.record.payload,
             append.identity or "",
             append.sequence or 1,
             "any" if append.expected is None else append.expected,
             self._remembered,
-            staged.token if staged else "",
-            staged.nbytes if staged else 0,
+            row.token if row else "",
+            append.record.payload.nbytes,
         )
 
     def _logged(self, epoch: str, entry: Any, payloads: bool) -> Logged:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gradledger_server.entries import Logged, Record
-from gradledger_server.errors import StoreUnavailable
 from gradledger_server.store.contract import (
     READ_BYTES,
     REMEMBERED_ENTRIES,
@@ -22,7 +20,6 @@ from gradledger_server.store.contract import (
     Outcome,
     Seen,
     Snapshot,
-    Staged,
     StoreFacts,
     Trimmed,
 )
@@ -50,27 +47,6 @@ class _Log:
         return Appended(self.offset, self.chain)
 
 
-class MemoryStaging:
-    """Keeps the parts until they are whole."""
-
-    def __init__(self, staged: dict[tuple[str, str], bytes], epoch: str, total_bytes: int) -> None:
-        self._staged, self._epoch, self._total_bytes = staged, epoch, total_bytes
-        self._parts: list[memoryview] = []
-
-    def add(self, part: memoryview) -> None:
-        """The payload's next bytes."""
-        self._parts.append(part)
-
-    def done(self) -> Staged:
-        """Everything is there."""
-        payload = b"".join(self._parts)
-        if len(payload) != self._total_bytes:
-            raise ValueError(f"staged {len(payload)} bytes; {self._total_bytes} were announced")
-        token = secrets.token_hex(8)
-        self._staged[self._epoch, token] = payload
-        return Staged(token, 1, len(payload))
-
-
 class MemoryStore:
     """`contract.Store` for one process and as long as it lives."""
 
@@ -79,7 +55,6 @@ class MemoryStore:
         self._lock = threading.Lock()
         self._names: dict[str, str] = {}
         self._logs: dict[str, _Log] = {}
-        self._staged: dict[tuple[str, str], bytes] = {}
 
     def facts(self) -> StoreFacts:
         """Volatile, unlimited."""
@@ -127,13 +102,7 @@ class MemoryStore:
             return known
         if wish.expected is not None and wish.expected != log.chain:
             return Moved()
-        record = _kept(wish.record)
-        if wish.staged is not None:
-            payload = self._staged.pop((epoch, wish.staged.token), None)
-            if payload is None:
-                raise StoreUnavailable("the payload is not staged any more; nothing was appended")
-            record = Record(record.meta, memoryview(payload))
-        appended = log.put(record)
+        appended = log.put(_kept(wish.record))
         if wish.identity is not None:
             table = log.keys if wish.identity.startswith("k:") else log.workers
             table[wish.identity] = appended.offset if table is log.keys else wish.sequence or 1
@@ -174,10 +143,6 @@ class MemoryStore:
                 if nbytes >= limit_bytes:
                     break
             return taken
-
-    def stage(self, epoch: str, total_bytes: int) -> MemoryStaging:
-        """Begins to send a payload ahead of its append."""
-        return MemoryStaging(self._staged, epoch, total_bytes)
 
     def save(self, epoch: str, snapshot: Snapshot) -> bool:
         """Publishes the snapshot and trims the log up to it; False if it is not the newest."""
