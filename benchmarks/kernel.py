@@ -20,7 +20,7 @@ from benchmarks.measure import Case, Plan, Report, take_turns, timed
 from benchmarks.noise import noise
 from gradledger_server.kernels.crew import Crew
 from gradledger_server.kernels.device import open_device
-from gradledger_server.optim import catalog
+from gradledger_server.optim import catalog, chain
 
 TITLE = "The kernel alone"
 TOUCHED_BYTES = 7 * 4
@@ -85,8 +85,8 @@ def arrays(elements: int) -> Arrays:
 def ours(elements: int, threads: int, *, compiled: bool) -> Case:
     adam = catalog.expand_optimizer({"rule": "adam", "lr": LR}, where="optimizer")
     device = open_device("cpu", threads=threads, compiled=compiled)
-    step = device.kernel(catalog.program(adam), np.float32)
-    scalars = catalog.scalars(adam, t=T, lr=LR)
+    step = device.kernel(chain.program(adam), np.float32)
+    scalars = chain.scalars(adam, t=T, lr=LR)
     w, g, *slots = arrays(elements)
     return timed(lambda: step(w, w, g, slots, scalars))
 

@@ -21,7 +21,7 @@ from benchmarks.connection import Connection, connect
 from benchmarks.measure import Case, timed
 from benchmarks.noise import noise
 from gradledger_server.kernels.device import open_device
-from gradledger_server.optim import catalog
+from gradledger_server.optim import catalog, chain
 
 CHUNK_BYTES = 1 << 20
 PIPELINED = 16  # enough that neither side waits for the other
@@ -66,7 +66,7 @@ def http(nbytes: int) -> Iterator[Case]:
 def kernel(elements: int) -> Case:
     """One pass of the compiled Adam kernel over float32, from one block of weights to the other."""
     adam = catalog.expand_optimizer({"rule": "adam"}, where="optimizer")
-    program, scalars = catalog.program(adam), catalog.scalars(adam, t=3, lr=1e-3)
+    program, scalars = chain.program(adam), chain.scalars(adam, t=3, lr=1e-3)
     device = open_device("cpu")
     run = device.kernel(program, np.float32)
     weights = noise(elements, 1), noise(elements, 2)

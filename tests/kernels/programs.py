@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradledger_server.kernels.trace import Program
-from gradledger_server.optim import catalog
+from gradledger_server.optim import catalog, chain
 from gradledger_server.optim.signatures import Setting
 
 Array = npt.NDArray[Any]
@@ -44,7 +44,7 @@ def expanded(name: str) -> dict[str, Setting]:
 def traced(name: str) -> tuple[Program, tuple[float, ...]]:
     """The program and the scalars of its third update."""
     optimizer = expanded(name)
-    return catalog.program(optimizer), catalog.scalars(optimizer, t=3, lr=0.01)
+    return chain.program(optimizer), chain.scalars(optimizer, t=3, lr=0.01)
 
 
 def drawn(program: Program, count: int, dtype: npt.DTypeLike, seed: int = 0) -> dict[str, Array]:

@@ -11,7 +11,7 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 
 from gradledger_server.errors import InvalidSpec, RuleNotFound
-from gradledger_server.optim import catalog
+from gradledger_server.optim import catalog, chain, guide
 
 
 def expand(**given: Any) -> dict[str, Any]:
@@ -109,27 +109,25 @@ def test_without_epsilon_an_accumulator_that_starts_above_zero_will_do() -> None
 
 def test_programs_are_shared_and_zeros_make_their_own() -> None:
     plain, other = expand(rule="adam"), expand(rule="adam", lr=0.5, beta1=0.3, eps=1e-3)
-    assert catalog.program(plain) is catalog.program(other)
-    decayed = catalog.program(expand(rule="adam", weight_decay=0.1))
-    assert len(decayed.steps) == len(catalog.program(plain).steps) + 2
-    assert catalog.program(expand(rule="adam", lr=0)) is catalog.program(plain), "lr changes at every step"
+    assert chain.program(plain) is chain.program(other)
+    decayed = chain.program(expand(rule="adam", weight_decay=0.1))
+    assert len(decayed.steps) == len(chain.program(plain).steps) + 2
+    assert chain.program(expand(rule="adam", lr=0)) is chain.program(plain), "lr changes at every step"
     ema = expand(rule="momentum", dampening=0.5, first_step="ema")
-    assert catalog.program(ema) is not catalog.program(expand(rule="momentum", dampening=0.5))
+    assert chain.program(ema) is not chain.program(expand(rule="momentum", dampening=0.5))
 
 
 def test_scalars_are_float64_of_this_update() -> None:
     optimizer = expand(rule="adam")
     values = dict(
-        zip(
-            catalog.program(optimizer).scalars.values(), catalog.scalars(optimizer, t=3, lr=0.25), strict=True
-        )
+        zip(chain.program(optimizer).scalars.values(), chain.scalars(optimizer, t=3, lr=0.25), strict=True)
     )
     assert {1 - 0.9**3, 1 - 0.999**3, 0.25, 1 - 0.9, 1e-8} <= set(values.values())
 
 
 @pytest.mark.parametrize("rule", catalog.RULES)
 def test_a_rule_describes_itself(rule: str) -> None:
-    told = catalog.describe(rule)
+    told = guide.describe(rule)
     json.dumps(told, allow_nan=False)
     assert told["name"] == rule and told["summary"] and re.search(r"\d{4}", told["paper"])
     assert told["bytes_per_parameter"] == 4 * (1 + len(told["slots"]))
@@ -146,7 +144,7 @@ def test_a_rule_describes_itself(rule: str) -> None:
 
 @pytest.mark.parametrize("rule", catalog.RULES)
 def test_equations_are_balanced_and_complete(rule: str) -> None:
-    equation = catalog.describe(rule)["equation"]
+    equation = guide.describe(rule)["equation"]
     assert equation.count("{") == equation.count("}")
     assert equation.count(r"\left(") == equation.count(r"\right)")
     for letter in ("w", *catalog.rule_facts(rule).slots):
@@ -155,16 +153,16 @@ def test_equations_are_balanced_and_complete(rule: str) -> None:
 
 
 def test_equations_read_like_the_papers() -> None:
-    assert catalog.describe("momentum")["equation"] == (
+    assert guide.describe("momentum")["equation"] == (
         r"u_t = \mu u_{t-1} + \left(1 - \tau [t > 1]\right) g_t \\ w_t = w_{t-1} - \eta_t u_t"
     )
-    assert r"v_t = \beta_2 v_{t-1} + \left(1 - \beta_2\right) g_t^2" in catalog.describe("adam")["equation"]
+    assert r"v_t = \beta_2 v_{t-1} + \left(1 - \beta_2\right) g_t^2" in guide.describe("adam")["equation"]
     assert (
         r"\frac{\sqrt{d_{t-1} + \epsilon_r}}{\sqrt{v_t + \epsilon_r}} g_t"
-        in (catalog.describe("adadelta")["equation"])
+        in (guide.describe("adadelta")["equation"])
     )
 
 
 def test_an_unknown_rule_is_not_found() -> None:
     with pytest.raises(RuleNotFound, match="no optimizer rule 'adma'"):
-        catalog.describe("adma")
+        guide.describe("adma")

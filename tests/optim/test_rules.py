@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gradledger_server.kernels.device import open_device
-from gradledger_server.optim import catalog
+from gradledger_server.optim import catalog, chain
 from gradledger_server.optim.hyperparameters import MEANINGS, SLOT_MEANINGS
 
 RULES = tuple(catalog.RULES)
@@ -41,7 +41,7 @@ def test_a_rules_signature_is_its_specification(rule: str) -> None:
 def test_a_rule_is_a_function_of_arrays_too(rule: str) -> None:
     """Called directly with float64 arrays it agrees with its kernel, but for powers."""
     optimizer = catalog.expand_optimizer({"rule": rule}, where="optimizer")
-    program = catalog.program(optimizer)
+    program = chain.program(optimizer)
     generator = np.random.default_rng(3)
     w, g, *slots = (np.abs(generator.standard_normal(50)) for _ in program.inputs)
     settings: dict[str, Any] = {
@@ -56,7 +56,7 @@ def test_a_rule_is_a_function_of_arrays_too(rule: str) -> None:
         assert all(np.asarray(value).dtype == kind for value in expected)
         got = [array.copy() for array in arrays]
         kernel = open_device("cpu").kernel(program, kind)
-        kernel(got[0], got[0], got[1], got[2:], catalog.scalars(optimizer, t=4, lr=0.01))
+        kernel(got[0], got[0], got[1], got[2:], chain.scalars(optimizer, t=4, lr=0.01))
         for value, array in zip(expected, (got[0], *got[2:]), strict=True):
             tolerance = 1e-14 if kind is np.float64 else 1e-6
             np.testing.assert_allclose(cast("Any", value), array, rtol=tolerance)
@@ -83,13 +83,13 @@ def trajectory(
     optimizer: dict[str, Any], start: float, gradients: list[float] | Callable[[float], float], steps: int = 0
 ) -> tuple[list[float], dict[str, float]]:
     """A single float64 weight after every update, by the kernel, and its slots at the end."""
-    kernel = open_device("cpu", compiled=False).kernel(catalog.program(optimizer), np.float64)
+    kernel = open_device("cpu", compiled=False).kernel(chain.program(optimizer), np.float64)
     w = np.array([start])
     slots = {name: np.array([value]) for name, value in catalog.slot_starts(optimizer).items()}
     taken = []
     for s in range(steps if callable(gradients) else len(gradients)):
         g = gradients(float(w[0])) if callable(gradients) else gradients[s]
-        scalars = catalog.scalars(optimizer, t=s + 1, lr=float(optimizer["lr"]))
+        scalars = chain.scalars(optimizer, t=s + 1, lr=float(optimizer["lr"]))
         kernel(w, w, np.array([g]), list(slots.values()), scalars)
         taken.append(float(w[0]))
     return taken, {name: float(slot[0]) for name, slot in slots.items()}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gradledger_server.kernels.device import open_device
-from gradledger_server.optim import catalog
+from gradledger_server.optim import catalog, chain
 
 VECTORS: dict[str, Any] = json.loads(
     (Path(__file__).parents[1] / "vectors" / "torch.json").read_text(encoding="utf-8")
@@ -33,13 +33,13 @@ def test_trajectories(case: dict[str, Any], compiled: bool) -> None:
     optimizer = catalog.expand_optimizer(case["optimizer"], where="optimizer")
     schedule = catalog.expand_schedule(case["schedule"], where="schedule")
     device = open_device("cpu", compiled=compiled)
-    kernel = device.kernel(catalog.program(optimizer), dtype)
+    kernel = device.kernel(chain.program(optimizer), dtype)
     w = np.array(inputs["weights"], dtype)
     slots = [device.full(w.size, dtype, start) for start in catalog.slot_starts(optimizer).values()]
     scale = np.abs(w)
     for s, (gradient, row) in enumerate(zip(inputs["gradients"], case["trajectory"], strict=True)):
         lr = catalog.learning_rate(schedule, float(optimizer["lr"]), s)
-        kernel(w, w, np.array(gradient, dtype), slots, catalog.scalars(optimizer, t=s + 1, lr=lr))
+        kernel(w, w, np.array(gradient, dtype), slots, chain.scalars(optimizer, t=s + 1, lr=lr))
         expected = np.array(row)
         scale = np.maximum(scale, np.abs(expected))
         error = np.max(np.abs(w.astype(np.float64) - expected) / scale)

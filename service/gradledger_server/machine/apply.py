@@ -84,12 +84,13 @@ def _advance(model: Model, stretch: Stretch, after: Sequence[object]) -> None:
     run, step = stretch.run, model.steps[stretch.run.arena]
     here = slice(run.start, run.stop)
     model.updates[run.first : run.last] += 1
-    step.kernel(
+    step.advance(
         after[run.arena][here],  # type: ignore[index]  # arrays of the device
         model.weights.arenas[run.arena][here],
         model.device.to_device(stretch.values),
         [slot[here] for slot in model.slots[run.arena]],
-        step.scalars(int(model.updates[run.first]), model.step),
+        t=int(model.updates[run.first]),
+        s=model.step,
     )
 
 

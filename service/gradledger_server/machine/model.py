@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from gradledger_server.blocks import Blocks
 from gradledger_server.entries import Json
-from gradledger_server.kernels.device import Device, Kernel
-from gradledger_server.kernels.trace import Program
+from gradledger_server.kernels.device import Device
 from gradledger_server.machine import spec as specs
 from gradledger_server.machine.receipts import Receipts
+from gradledger_server.machine.step import Step
 from gradledger_server.machine.weights import Array, Weights
 from gradledger_server.optim import catalog
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """How one arena is advanced: its group's traced rule, compiled for its dtype."""
-
-    numbers: Mapping[str, float]  # the hyperparameters that are numbers
-    schedule: Json
-    program: Program
-    kernel: Kernel
-
-    def scalars(self, t: int, s: int) -> tuple[float, ...]:
-        """What the kernel needs for a tensor's update number `t`, after `s` updates of the model."""
-        lr = catalog.learning_rate(self.schedule, self.numbers["lr"], s)
-        return self.program.evaluate({**self.numbers, "t": t, "lr": lr})
 
 
 class Model:
@@ -65,7 +46,9 @@ class Model:
         """Takes a spec whose layout and slots are the present ones."""
         self.spec = spec
         self.layout = spec.layout
-        self.steps = [self._step_of(arena.group, arena.numpy_dtype) for arena in spec.layout.arenas]
+        self.steps = [
+            Step.of(spec.groups[arena.group], arena.numpy_dtype, self.device) for arena in spec.layout.arenas
+        ]
 
     @property
     def lr(self) -> float:
@@ -79,9 +62,3 @@ class Model:
         return self.layout.nbytes + sum(
             arena.nbytes * len(slots) for arena, slots in zip(self.layout.arenas, self.slots, strict=True)
         )
-
-    def _step_of(self, group: int, dtype: np.dtype[Any]) -> Step:
-        chosen = self.spec.groups[group]
-        program = catalog.program(chosen.optimizer)
-        numbers = catalog.numbers(chosen.optimizer)
-        return Step(numbers, chosen.schedule, program, self.device.kernel(program, dtype))

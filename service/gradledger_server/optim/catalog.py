@@ -1,44 +1,35 @@
 """The catalogue: what rules, presets and schedules there are, and how a spec that names them is read.
 
     expand_optimizer({"rule": "adam", "lr": 0.01})   every hyperparameter, explicit and checked
-    program(optimizer), scalars(optimizer, t=, lr=)  what a kernel needs
     slot_starts(optimizer)                           the slots, and the number each starts from
     expand_schedule, learning_rate                   the same for schedules
-    describe("adam")                                 what people and clients are told
 
 All of it is derived from the signatures in `rules.py` and `schedules.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
-from typing import Any
 
 from gradledger_server.errors import RuleNotFound
-from gradledger_server.kernels import latex
-from gradledger_server.kernels.operations import Value
-from gradledger_server.kernels.trace import Program, trace
 from gradledger_server.optim import transforms
 from gradledger_server.optim.expansion import choose, settle, wrong
-from gradledger_server.optim.hyperparameters import FLOAT32_TINY, SLOT_MEANINGS
+from gradledger_server.optim.hyperparameters import FLOAT32_TINY
 from gradledger_server.optim.presets import DEFAULT_PRESET, PRESETS
 from gradledger_server.optim.rules import RULES
 from gradledger_server.optim.schedules import SCHEDULES
-from gradledger_server.optim.signatures import Facts, Hyperparameter, Setting, facts_of
+from gradledger_server.optim.signatures import Facts, Setting, facts_of
 
 __all__ = [
     "PRESETS",
     "RULES",
     "SCHEDULES",
-    "describe",
     "expand_optimizer",
     "expand_schedule",
     "learning_rate",
-    "program",
     "rule_facts",
-    "scalars",
     "slot_starts",
 ]
 
@@ -83,23 +74,6 @@ def expand_optimizer(given: Mapping[str, object], *, where: str) -> dict[str, Se
     return {"rule": rule, "preset": preset, **settled}
 
 
-def program(optimizer: Optimizer) -> Program:
-    """The traced rule of an expanded optimizer: the very same object for equal choices and equal zeros.
-
-    There are only so many of those, so they are all remembered.
-    """
-    rule = str(optimizer["rule"])
-    known = tuple(
-        (name, optimizer[name]) for name in _passed(rule_facts(rule)) if _is_known(name, optimizer[name])
-    )
-    return _traced(rule, known)
-
-
-def scalars(optimizer: Optimizer, *, t: int, lr: float) -> tuple[float, ...]:
-    """The float64 scalars of one update, for the kernel of `program(optimizer)`; t starts at 1."""
-    return program(optimizer).evaluate({**numbers(optimizer), "t": t, "lr": lr})
-
-
 def numbers(optimizer: Optimizer) -> dict[str, float]:
     """The hyperparameters that are numbers."""
     return {name: value for name, value in optimizer.items() if not isinstance(value, str)}
@@ -127,76 +101,6 @@ def learning_rate(schedule: Schedule, lr: float, s: int) -> float:
     """The learning rate of the update after `s` applied ones, float64; the same on every machine."""
     settings = {name: value for name, value in schedule.items() if name != "name"}
     return float(SCHEDULES[str(schedule["name"])](s, lr=lr, **settings))
-
-
-def describe(rule: str) -> dict[str, Any]:
-    """A rule for people and clients, as JSON. Raises RuleNotFound."""
-    facts = rule_facts(rule)
-    starts = facts.slots.items()
-    return {
-        "name": rule,
-        "summary": facts.summary,
-        "paper": facts.source,
-        "equation": latex.spell(_traced(rule, _equation_settings(facts))),
-        "slots": [
-            {"name": slot, "meaning": SLOT_MEANINGS[slot], "starts_at": start} for slot, start in starts
-        ],
-        "bytes_per_parameter": 4 * (1 + len(facts.slots)),
-        "hyperparameters": json_schema(facts.hyperparameters),
-        "presets": {
-            preset: expand_optimizer({"rule": rule, "preset": preset}, where="optimizer")
-            for preset in PRESETS
-        },
-    }
-
-
-def json_schema(hyperparameters: Mapping[str, Hyperparameter]) -> dict[str, Any]:
-    """JSON Schema 2020-12 of an object with these hyperparameters."""
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "type": "object",
-        "additionalProperties": False,
-        "required": [name for name, parameter in hyperparameters.items() if parameter.default is None],
-        "properties": {name: parameter.json_schema() for name, parameter in hyperparameters.items()},
-    }
-
-
-@cache
-def _traced(rule: str, known: tuple[tuple[str, Setting], ...]) -> Program:
-    facts = rule_facts(rule)
-    settings = dict(known)
-    symbols = ["t", *(name for name in _passed(facts) if name not in settings)]
-    return trace(rule, _with_weight_decay(rule), slots=tuple(facts.slots), scalars=symbols, known=settings)
-
-
-def _with_weight_decay(rule: str) -> Callable[..., tuple[Value, ...]]:
-    """The rule, seeing a gradient with the weight decay in it, unless it has a weight decay of its own."""
-    function = RULES[rule]
-    if "weight_decay" in facts_of(function).hyperparameters:
-        return function
-
-    def decayed(w: Value, g: Value, *slots: Value, weight_decay: float, **settings: Any) -> tuple[Value, ...]:
-        return function(w, transforms.weight_decay(w, g, weight_decay=weight_decay), *slots, **settings)
-
-    return decayed
-
-
-def _passed(facts: Facts) -> list[str]:
-    """The hyperparameters the function takes: all but those a slot starts from."""
-    return [name for name in facts.hyperparameters if name not in facts.slots.values()]
-
-
-def _is_known(name: str, value: Setting) -> bool:
-    """Whether the value belongs to the program. A zero does: what it multiplies is not computed at all."""
-    return name != "lr" and (isinstance(value, str | bool) or value == 0.0)
-
-
-def _equation_settings(facts: Facts) -> tuple[tuple[str, Setting], ...]:
-    """For people: choices at their defaults, every number a symbol, no weight decay but the rule's own."""
-    known = [(name, p.default) for name, p in facts.hyperparameters.items() if p.kind in ("choice", "switch")]
-    if "weight_decay" not in facts_of(RULES[facts.name]).hyperparameters:
-        known.append(("weight_decay", 0.0))
-    return tuple((name, value) for name, value in known if value is not None)
 
 
 def own_names(given: Mapping[str, object], *, where: str) -> dict[str, object]:
