@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo serve test lint types pytest format bench openapi crash clean
+.PHONY: help install demo serve test lint types pytest format bench bits openapi crash clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -56,6 +56,9 @@ format: install ## Format the code and mend what lint can mend
 
 bench: install $(BENCH_INSTALLED) ## Measure, beside the limits of this machine (ARGS=… for the benchmarks)
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+bits: install ## Compare compiled kernels with NumPy's, bit by bit, on 10^7 elements of each rule (ARGS=…)
+	@$(BIN)/python -m benchmarks.bits $(ARGS)
 
 $(BENCH_INSTALLED): $(INSTALLED)
 	@echo 'Installing what only the benchmarks need'

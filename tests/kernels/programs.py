@@ -65,25 +65,6 @@ def run(kernel: Any, arrays: Mapping[str, Array], scalars: tuple[float, ...]) ->
     return after
 
 
-def corners(program: Program, dtype: npt.DTypeLike) -> dict[str, Array]:
-    """Every pair of odd numbers as w and g, with slots that are zero, tiny, huge, infinite or no number."""
-    info = np.finfo(dtype)
-    ends = [
-        0.0,
-        info.smallest_subnormal,
-        info.tiny,
-        1e-20,
-        1.0,
-        1e15,
-        np.sqrt(info.max),
-        info.max / 4,
-        info.max,
-    ]
-    odd = np.array([*ends, *(-x for x in ends), np.inf, -np.inf, np.nan], dtype)
-    w, g, slot = np.stack(np.meshgrid(odd, odd, np.abs(odd))).reshape(3, -1)
-    return {"w": w, "g": g} | {name: np.roll(slot, i) for i, name in enumerate(program.slots)}
-
-
 def equal_numbers(left: Array, right: Array) -> bool:
     """Whether the arrays have the same bits wherever one holds a number, and NaN in the same places.
 

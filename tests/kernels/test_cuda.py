@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from benchmarks.elements import corners
 from gradledger_server.errors import DeviceUnavailable
 from gradledger_server.kernels import cuda, nvrtc
 from gradledger_server.kernels.blocked import BlockedKernel
@@ -24,7 +25,7 @@ from gradledger_server.kernels.device import Device, open_device
 from gradledger_server.kernels.reductions import BLOCK, halve, sum_of_squares
 from gradledger_server.kernels.trace import Program
 from tests.kernels.cuda_on_host import HostLibrary
-from tests.kernels.programs import OPTIMIZERS, corners, drawn, equal_numbers, run, same_bits, traced
+from tests.kernels.programs import OPTIMIZERS, drawn, equal_numbers, run, same_bits, traced
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 ARCHITECTURE = "--gpu-architecture=compute_80"

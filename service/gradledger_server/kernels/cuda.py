@@ -118,7 +118,7 @@ class CudaDevice:
         self._cupy: Any = cupy
         self._kernels: dict[tuple[Program, np.dtype[Any]], CudaKernel] = {}
         self._making = threading.Lock()
-        self._host = CpuDevice()
+        self.host = CpuDevice()
 
     on_host = False  # whether arrays are NumPy's own
 
@@ -152,7 +152,7 @@ class CudaDevice:
         On the GPU: block sums there, the last halving on the host.
         """
         if isinstance(array, np.ndarray):
-            return self._host.sum_of_squares(array)
+            return self.host.sum_of_squares(array)
         require_flat(array)
         blocks = -(-array.size // BLOCK)
         if blocks == 0:
