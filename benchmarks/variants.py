@@ -29,6 +29,13 @@ class Variant:
         """What its kernel takes at update `t`."""
         return chain.scalars(self.optimizer, t=t, lr=0.01)
 
+    @property
+    def touched(self) -> int:
+        """The arrays a step must read or write: those its results depend on, and those that change."""
+        used = {operand for step in self.program.steps for operand in step.operands}
+        used |= {value for _, value in self.program.assignments}
+        return sum(name in used for name in self.program.inputs) + len(self.program.assignments)
+
 
 def rules() -> tuple[str, ...]:
     """The rules that are one elementwise program: no norm of a whole tensor parts them."""
