@@ -141,10 +141,11 @@ class CudaDevice:
 
     def kernel(self, program: Program, dtype: npt.DTypeLike) -> CudaKernel:
         key = (program, np.dtype(dtype))
-        with self._making:
-            if key not in self._kernels:
-                self._kernels[key] = CudaKernel(self._cupy, *key)
-            return self._kernels[key]
+        if key not in self._kernels:  # what is made already is not kept waiting by what is being made
+            with self._making:
+                if key not in self._kernels:
+                    self._kernels[key] = CudaKernel(self._cupy, *key)
+        return self._kernels[key]
 
     def sum_of_squares(self, array: Any) -> float:
         """Added up where the array lies, in host memory by the CPU: the order is the same, so are the bits.
