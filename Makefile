@@ -2,20 +2,21 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo serve test lint types pytest format bench openapi crash clean
+.PHONY: help install demo serve test lint types pytest format bench bits gpu-check openapi crash clean
 
 VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check -qq install --constraint constraints.txt --no-compile
 INSTALLED := $(VENV)/.installed
 BENCH_INSTALLED := $(VENV)/.installed-bench
+GPU_INSTALLED := $(VENV)/.installed-gpu
 
 # The first Python on the path that is new enough and can make a virtual environment; override with PYTHON=…
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	"$$python" -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && break; done)
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(INSTALLED) ## Make .venv with the service, the client and what demo and tests need
 
@@ -56,6 +57,20 @@ format: install ## Format the code and mend what lint can mend
 
 bench: install $(BENCH_INSTALLED) ## Measure, beside the limits of this machine (ARGS=… for the benchmarks)
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+bits: install ## Compare compiled kernels with NumPy's, bit by bit, on 10^7 elements of each rule (ARGS=…)
+	@$(BIN)/python -m benchmarks.bits $(ARGS)
+
+# A Python that has CuPy is used as it is, so that a machine without a network needs nothing but NumPy, CuPy and a GPU.
+gpu-check: ## On a machine with a GPU: every kernel's bits and speed, into docs/gpu.md (PYTHON=… one that has CuPy)
+	@python='$(PYTHON)'; "$$python" -c 'import cupy, numpy' 2>/dev/null || { \
+		$(MAKE) --no-print-directory $(GPU_INSTALLED) && python=$(BIN)/python; } && \
+		PYTHONPATH=service:clients/python "$$python" -m benchmarks.gpu $(ARGS)
+
+$(GPU_INSTALLED): $(INSTALLED)
+	@echo 'Installing CuPy and its CUDA libraries (a few minutes)'
+	@$(PIP_INSTALL) --no-build-isolation --editable '.[gpu]'
+	@touch $@
 
 $(BENCH_INSTALLED): $(INSTALLED)
 	@echo 'Installing what only the benchmarks need'

@@ -23,8 +23,8 @@ from gradledger_server.kernels.device import open_device
 from gradledger_server.optim import catalog, chain
 
 TITLE = "The kernel alone"
-TOUCHED_BYTES = 7 * 4
-COPIED_BYTES = 2 * 4
+TOUCHED = 7  # arrays
+COPIED = 2
 COPY = "a copy of as many bytes"
 LR, BETA1, BETA2, EPS, T = 1e-3, 0.9, 0.999, 1e-8, 3
 
@@ -59,12 +59,12 @@ def _measure(plan: Plan, report: Report, cases: dict[str, Case], threads: int, e
         label = f"{name}, {threads} thread{'s' if threads > 1 else ''}"
         beside = f"{samples.ratio(name, TORCH):.2f} × torch" if TORCH in cases and name != TORCH else ""
         report.figures.append(
-            samples.figure(label, name, (COPY,), nbytes=elements * TOUCHED_BYTES, note=beside)
+            samples.figure(label, name, (COPY,), nbytes=elements * TOUCHED * 4, note=beside)
         )
 
 
-def copying(elements: int, threads: int) -> Case:
-    """How long copying takes for as many bytes as a step touches."""
+def copying(elements: int, threads: int, touched: int = TOUCHED) -> Case:
+    """How long copying takes for as many bytes as a step touches, `touched` arrays of so many elements."""
     source, target, crew = noise(elements, 1), noise(elements, 2), Crew(threads)
     edges = [elements * part // threads for part in range(threads + 1)]
     parts = list(pairwise(edges))
@@ -73,7 +73,7 @@ def copying(elements: int, threads: int) -> Case:
         np.copyto(target[start:stop], source[start:stop])
 
     case = timed(lambda: crew.spread(copy, parts))
-    return lambda: case() * TOUCHED_BYTES / COPIED_BYTES
+    return lambda: case() * touched / COPIED
 
 
 def arrays(elements: int) -> Arrays:

@@ -20,9 +20,10 @@ HEADERS = f"Content-Type: {SAFETENSORS}\r\nAccept: {SAFETENSORS}\r\n"
 
 
 @contextmanager
-def serving(plan: Plan, durability: str, elements: int) -> Iterator[Service]:
+def serving(plan: Plan, durability: str, elements: int, device: str = "cpu") -> Iterator[Service]:
     """A service with an Adam model of one float32 tensor of so many elements."""
-    with Service(plan.directory / f"service-{durability}", "--durability", durability) as service:
+    directory = plan.directory / f"service-{durability}-{device}"
+    with Service(directory, "--durability", durability, "--device", device) as service:
         spec = {
             "optimizer": {"rule": "adam", "lr": 1e-3},
             "parameters": {TENSOR: {"shape": [elements], "dtype": "F32"}},

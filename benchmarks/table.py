@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 
@@ -14,34 +14,43 @@ COLUMNS = ("case", "measured", "limit", "ratio", "goal", "the limit is made of",
 
 def render(report: Report) -> str:
     """The table and its notes."""
-    rows = [COLUMNS, *(_cells(figure) for figure in report.figures)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
-    head, *lines = (
+    notes = [f"\n{note}" for note in report.notes]
+    return "\n".join([grid(COLUMNS, [_cells(figure) for figure in report.figures]), *notes])
+
+
+def grid(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Rows of text as a Markdown table whose columns line up."""
+    rows = [columns, *lines]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(columns))]
+    head, *others = (
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
         for row in rows
     )
-    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    notes = [f"\n{note}" for note in report.notes]
-    return "\n".join([head, rule, *lines, *notes])
+    return "\n".join([head, "|" + "|".join("-" * (width + 2) for width in widths) + "|", *others])
 
 
 def into_page(page: Path, report: Report, facts: Mapping[str, str], made_on: date) -> None:
     """Puts the table between the report's two marks. Raises ValueError if the page has none."""
-    begin, end = f"<!-- figures: {report.family} -->", "<!-- end of figures -->"
+    between_marks(page, report.family, render(report), facts, made_on)
+
+
+def between_marks(page: Path, family: str, text: str, facts: Mapping[str, str], made_on: date) -> None:
+    """Puts any text there, and what it was made on. Raises ValueError if the page has no such marks."""
+    begin, end = f"<!-- figures: {family} -->", "<!-- end of figures -->"
     made = (
         f"Made on {made_on.isoformat()}: "
         + ", ".join(f"{name} {value}" for name, value in facts.items())
         + "."
     )
-    text, count = re.subn(
+    written, count = re.subn(
         re.escape(begin) + ".*?" + re.escape(end),
-        lambda _: f"{begin}\n\n{render(report)}\n\n{made}\n\n{end}",
+        lambda _: f"{begin}\n\n{text}\n\n{made}\n\n{end}",
         page.read_text(),
         flags=re.DOTALL,
     )
     if count != 1:
         raise ValueError(f"{page.name} has {count} places between {begin!r} and {end!r}; expected one")
-    page.write_text(text)
+    page.write_text(written)
 
 
 def _cells(figure: Figure) -> tuple[str, ...]:

@@ -29,6 +29,7 @@
     ├── Unavailable                 the request may be right; try again
     │   ├── StoreUnavailable        503  the server holding the log does not answer
     │   ├── StoreFull               507  the server refuses writes for want of memory
+    │   ├── DeviceFull              507  the GPU has no memory left
     │   └── ModelQuarantined        503  an entry could not be replayed; a person must look
     ├── MalformedRecord             a record of our own log cannot be read
     ├── StoreUnsuitable             at start-up: wrong version, eviction on, weaker than asked
@@ -185,6 +186,11 @@ class StoreUnavailable(Unavailable):
 class StoreFull(Unavailable):
     problem, title, status = "store-full", "The server that holds the log is out of memory", 507
     hint = "Raise its maxmemory or delete models."
+
+
+class DeviceFull(Unavailable):
+    problem, title, status = "device-full", "The GPU has no memory left", 507
+    hint = "Delete models, serve this one elsewhere, or start with --device cpu."
 
 
 class ModelQuarantined(Unavailable):

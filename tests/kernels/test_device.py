@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -42,6 +44,30 @@ def test_a_kernel_is_made_once() -> None:
     program, _ = traced("adam")
     assert device.kernel(program, np.float32) is device.kernel(program, "f4")
     assert device.kernel(program, np.float32) is not device.kernel(program, np.float64)
+
+
+def test_what_is_made_does_not_wait_for_what_is_being_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A push is measured on the event loop; a model created meanwhile compiles for some 20 ms."""
+    device, begun, finish = CpuDevice(threads=1), threading.Event(), threading.Event()
+    ready = device.kernel(traced("adam")[0], np.float32)
+    numbers = np.ones(10, np.float32)
+    assert device.sum_of_squares(numbers) == 10
+
+    def slow(*_: object) -> object:
+        begun.set()
+        assert finish.wait(10)
+        return ready
+
+    monkeypatch.setattr("gradledger_server.kernels.cpu.LlvmKernel", slow)
+    with ThreadPoolExecutor(3) as pool:
+        made = pool.submit(device.kernel, traced("sgd")[0], np.float32)
+        try:
+            assert begun.wait(10)
+            assert pool.submit(device.kernel, traced("adam")[0], np.float32).result(5) is ready
+            assert pool.submit(device.sum_of_squares, numbers).result(5) == 10
+        finally:
+            finish.set()
+        assert made.result(5) is ready
 
 
 def test_to_device_and_back() -> None:

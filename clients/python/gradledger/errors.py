@@ -15,7 +15,7 @@
         │   └── TooManyRequests          retried
         ├── ServiceUnavailable           retried
         │   ├── StoreUnavailable         retried
-        │   └── StoreFull, ModelQuarantined   not retried: waiting does not mend them
+        │   └── StoreFull, DeviceFull, ModelQuarantined   not retried: waiting does not mend them
         └── Internal                     something broke in the service
 
 A problem's class is chosen by the slug that ends its `type`, which is the class's name in kebab case; a slug
@@ -200,6 +200,10 @@ class StoreUnavailable(ServiceUnavailable):
 
 
 class StoreFull(ServiceUnavailable):
+    transient = False
+
+
+class DeviceFull(ServiceUnavailable):
     transient = False
 
 

@@ -53,3 +53,10 @@ def require_fit(
             )
         if name != "g" and name != "w" and isinstance(array, np.ndarray) and not array.flags.writeable:
             raise ValueError(f"{program.name}: array {name!r} is read-only and would be written")
+
+
+def require_flat(array: Any, dtype: npt.DTypeLike | None = None) -> None:
+    """Raise ValueError unless the array is flat and contiguous, and of `dtype` if one is named."""
+    if array.ndim != 1 or array.dtype != np.dtype(dtype or array.dtype) or not array.flags.c_contiguous:
+        expected = np.dtype(dtype or array.dtype)
+        raise ValueError(f"the array is {array.dtype}{list(array.shape)}, expected contiguous {expected}[n]")

@@ -54,17 +54,20 @@ class CpuDevice:
 
     def kernel(self, program: Program, dtype: npt.DTypeLike) -> Kernel:
         key = (program, np.dtype(dtype))
-        with self._making:
-            if key not in self._kernels:
-                self._kernels[key] = LlvmKernel(*key, self._crew) if self.compiled else BlockedKernel(*key)
-            return self._kernels[key]
+        if key not in self._kernels:  # what is made already is not kept waiting by what is being made
+            with self._making:
+                if key not in self._kernels:
+                    made = LlvmKernel(*key, self._crew) if self.compiled else BlockedKernel(*key)
+                    self._kernels[key] = made
+        return self._kernels[key]
 
     def sum_of_squares(self, array: Array) -> float:
         if not self.compiled:
             return reductions.sum_of_squares(array)
-        with self._making:
-            if array.dtype not in self._sums:
-                self._sums[array.dtype] = SumOfSquares(array.dtype, self._crew)
+        if array.dtype not in self._sums:
+            with self._making:
+                if array.dtype not in self._sums:
+                    self._sums[array.dtype] = SumOfSquares(array.dtype, self._crew)
         return self._sums[array.dtype](array)
 
     def to_device(self, array: Array) -> Array:

@@ -1,34 +1,39 @@
 """The GPU as a device, through CuPy: CUDA source from the traced rule, one launch per update.
 
-`--fmad=false` is what keeps the bits: without it a multiplication and an addition are fused and rounded
-once. Division and square root round correctly unless fast-math is asked for, which it never is. CuPy is
-imported only here, and only when a GPU is asked for; spelling the source needs neither.
+CuPy is imported only when a GPU is asked for; spelling the source needs neither. It allocates, copies and
+launches, and does no arithmetic of its own: what it compiles flushes denormal numbers (`nvrtc.py`).
+
+Everything goes to one stream, the default one of the whole process, in the order it was asked for: a thread
+sees what another has launched, and memory given back is not reused before its last kernel is done.
 """
 
 from __future__ import annotations
 
+import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gradledger_server.errors import DeviceUnavailable
-from gradledger_server.kernels.arrays import require_fit
+from gradledger_server.errors import DeviceFull, DeviceUnavailable
+from gradledger_server.kernels.arrays import require_fit, require_flat
+from gradledger_server.kernels.cpu import CpuDevice
+from gradledger_server.kernels.nvrtc import function
 from gradledger_server.kernels.operations import OPERATIONS
 from gradledger_server.kernels.reductions import BLOCK, LANES, ROWS, halve
 from gradledger_server.kernels.trace import Program
 
-OPTIONS = ("--fmad=false",)
-TYPES = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
+TYPES: dict[np.dtype[Any], str] = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
 _THREADS = 256
 _WARPS_PER_GROUP = 8
 
 
 def entry(program: Program, dtype: np.dtype[Any]) -> str:
     """The kernel's name in the source, and in a profiler's list."""
-    return f"{program.name}_{dtype.name}"
+    return re.sub(r"\W", "_", f"{program.name}_{dtype.name}")
 
 
 def spell(program: Program, dtype: np.dtype[Any]) -> str:
@@ -70,39 +75,50 @@ void sums(const {real}* elements, double* sums, long long count, long long block
 
 
 class CudaKernel:
-    """A program in one dtype on the current GPU."""
+    """A program in one dtype on the current GPU, compiled."""
 
     def __init__(self, cupy: Any, program: Program, dtype: np.dtype[Any]) -> None:
         self.program = program
         self.dtype = dtype
-        self._kernel = cupy.RawKernel(spell(program, dtype), entry(program, dtype), options=OPTIONS)
+        self._launch = function(cupy, spell(program, dtype), entry(program, dtype))
 
     def __call__(self, out: Any, w: Any, g: Any, slots: Sequence[Any], scalars: Sequence[float]) -> None:
         """Write the new weight to `out`, which may be `w`, and the new slots in place."""
         require_fit(self.program, self.dtype, out, w, g, slots)
+        for name, array in zip(("out", *self.program.inputs), (out, w, g, *slots), strict=True):
+            if isinstance(array, np.ndarray):  # CuPy would pass its bytes for a pointer
+                raise TypeError(
+                    f"{self.program.name}: array {name!r} lies in host memory, expected the GPU's"
+                )
         if out.size == 0:
             return
         with np.errstate(over="ignore"):
             cast = [self.dtype.type(x) for x in scalars]
-        grid = (-(-out.size // _THREADS),)
-        self._kernel(grid, (_THREADS,), (out, w, g, *slots, *cast, np.int64(out.size)))
+        grid = (-(-out.size // _THREADS),)  # up to 2^31 - 1, so up to 5e11 elements
+        self._launch(grid, (_THREADS,), (out, w, g, *slots, *cast, np.int64(out.size)))
 
 
 class CudaDevice:
-    """The current GPU. Raises DeviceUnavailable if CuPy or the GPU is missing."""
+    """The current GPU. Raises DeviceUnavailable if CuPy, NVRTC or the GPU is missing or will not do."""
 
     def __init__(self) -> None:
         try:
             import cupy
 
-            self._count = cupy.cuda.runtime.getDeviceCount()
             self._model = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
+            self._sums: dict[np.dtype[Any], Any] = {
+                dtype: function(cupy, spell_sums(dtype), "sums") for dtype in TYPES
+            }
+            stream = cupy.cuda.get_current_stream().ptr
         except Exception as error:  # CuPy's own errors cannot be named before it is imported
             raise DeviceUnavailable(f"no GPU can be used: {type(error).__name__}: {error}") from error
+        if stream > 1:  # 0 and 1 are the process's default stream
+            hint = "Unset CUPY_CUDA_PER_THREAD_DEFAULT_STREAM: a model's arrays are used by several threads."
+            raise DeviceUnavailable("CuPy gives every thread a stream of its own", hint=hint)
         self._cupy: Any = cupy
         self._kernels: dict[tuple[Program, np.dtype[Any]], CudaKernel] = {}
-        self._sums: dict[np.dtype[Any], Any] = {}
         self._making = threading.Lock()
+        self.host = CpuDevice()
 
     on_host = False  # whether arrays are NumPy's own
 
@@ -111,39 +127,56 @@ class CudaDevice:
         return f"gpu ({self._model})"
 
     def zeros(self, count: int, dtype: npt.DTypeLike) -> Any:
-        return self._cupy.zeros(count, dtype)
+        with _room(self._model, count, dtype):
+            return self._cupy.zeros(count, dtype)
 
     def full(self, count: int, dtype: npt.DTypeLike, value: float) -> Any:
-        return self._cupy.full(count, value, dtype)
+        kind: type[Any] = np.dtype(dtype).type
+        with np.errstate(over="ignore"), _room(self._model, count, dtype):
+            return self._cupy.full(count, kind(value), dtype)  # cast here: CuPy's cast flushes denormals
 
     def empty(self, count: int, dtype: npt.DTypeLike) -> Any:
-        return self._cupy.empty(count, dtype)
+        with _room(self._model, count, dtype):
+            return self._cupy.empty(count, dtype)
 
     def kernel(self, program: Program, dtype: npt.DTypeLike) -> CudaKernel:
         key = (program, np.dtype(dtype))
-        with self._making:
-            if key not in self._kernels:
-                self._kernels[key] = CudaKernel(self._cupy, *key)
-            return self._kernels[key]
+        if key not in self._kernels:  # what is made already is not kept waiting by what is being made
+            with self._making:
+                if key not in self._kernels:
+                    self._kernels[key] = CudaKernel(self._cupy, *key)
+        return self._kernels[key]
 
     def sum_of_squares(self, array: Any) -> float:
-        """Block sums on the GPU, the last halving on the host."""
+        """Added up where the array lies, in host memory by the CPU: the order is the same, so are the bits.
+
+        On the GPU: block sums there, the last halving on the host.
+        """
+        if isinstance(array, np.ndarray):
+            return self.host.sum_of_squares(array)
+        require_flat(array)
         blocks = -(-array.size // BLOCK)
         if blocks == 0:
             return 0.0
-        with self._making:
-            if array.dtype not in self._sums:
-                self._sums[array.dtype] = self._cupy.RawKernel(
-                    spell_sums(array.dtype), "sums", options=OPTIONS
-                )
-        sums = self._cupy.empty(blocks, np.float64)
+        sums = self.empty(blocks, np.float64)
         grid = (-(-blocks // _WARPS_PER_GROUP),)
         threads = (_WARPS_PER_GROUP * LANES,)
         self._sums[array.dtype](grid, threads, (array, sums, np.int64(array.size), np.int64(blocks)))
         return halve(sums.get())
 
     def to_device(self, array: npt.NDArray[Any]) -> Any:
-        return self._cupy.asarray(array)
+        """A copy of a host array, made before this returns: the host memory may be used again at once."""
+        with _room(self._model, array.size, array.dtype):
+            return self._cupy.asarray(array, blocking=True)
 
     def to_host(self, array: Any, out: npt.NDArray[Any]) -> None:
         array.get(out=out)
+
+
+@contextmanager
+def _room(model: str, count: int, dtype: npt.DTypeLike) -> Iterator[None]:
+    """Raises DeviceFull where CuPy finds no memory."""
+    try:
+        yield
+    except MemoryError as full:
+        raise DeviceFull(f"{model} has no room for {count} × {np.dtype(dtype)}: {full}") from full

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gradledger_server.kernels.arrays import Array, address, zeros
+from gradledger_server.kernels.arrays import Array, address, require_flat, zeros
 from gradledger_server.kernels.crew import Crew
 from gradledger_server.kernels.llvm import PART_BYTES, TYPES, Compiled
 from gradledger_server.kernels.reductions import BLOCK, LANES, ROWS, filled, halve
@@ -28,10 +28,7 @@ class SumOfSquares:
 
     def __call__(self, array: Array) -> float:
         """The canonical sum of the squares of a flat, contiguous array."""
-        if array.ndim != 1 or array.dtype != self.dtype or not array.flags.c_contiguous:
-            raise ValueError(
-                f"the array is {array.dtype}{list(array.shape)}, expected contiguous {self.dtype}[n]"
-            )
+        require_flat(array, self.dtype)
         whole = array.size // BLOCK
         sums = zeros(-(-array.size // BLOCK), np.float64)
         self._sum_blocks(array, sums, whole)
