@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,9 @@ READ_BYTES = 256 << 10  # of the socket at a time: half as fast again as with re
 
 
 @contextmanager
-def peer(*arguments: str) -> Iterator[int]:
-    """The port of a process of `peers.py`."""
-    command = [sys.executable, str(Path(__file__).with_name("peers.py")), *arguments]
+def peer(*arguments: str, program: str = "peers.py") -> Iterator[int]:
+    """The port of a process of `peers.py`, or of another program that lies beside it."""
+    command = [sys.executable, str(Path(__file__).with_name(program)), *arguments]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -61,6 +62,15 @@ def http(nbytes: int) -> Iterator[Case]:
     with peer("http") as port, contextlib.closing(_patiently(port, nbytes)) as connection:
         body = bytes(nbytes)
         yield timed(lambda: connection.request("POST", "/", "", body))
+
+
+@contextmanager
+def bare_push(client: redis.Redis, push: memoryview) -> Iterator[Case]:
+    """A push of the Adam model of `bare.py`, its log in the server behind `client`."""
+    path = client.connection_pool.connection_kwargs["path"]
+    with peer(path, program="bare.py") as port, contextlib.closing(_patiently(port, len(push))) as connection:
+        sequences = count(1)
+        yield timed(lambda: connection.request("POST", f"/?sequence={next(sequences)}", "", push))
 
 
 def kernel(elements: int) -> Case:

@@ -21,7 +21,7 @@ Message = MutableMapping[str, Any]
 def main(kind: str, *arguments: str) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     print(listener.getsockname()[1], flush=True)
-    threading.Thread(target=_end_with_input, daemon=True).start()
+    threading.Thread(target=end_with_input, daemon=True).start()
     if kind == "tcp":
         return_bytes(listener, int(arguments[0]))
     else:
@@ -68,7 +68,7 @@ async def echo(
     await send({"type": "http.response.body", "body": body})
 
 
-def _end_with_input() -> None:
+def end_with_input() -> None:
     sys.stdin.read()
     os._exit(0)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 from benchmarks import limits
 from benchmarks.measure import Case, Figure, Plan, Report, Samples, take_turns, timed
-from benchmarks.subject import Pusher, require_steps, serving
+from benchmarks.subject import Pusher, body, require_steps, serving
 
 TITLE = "Small push and pull"
 NBYTES = 4096
@@ -15,34 +17,38 @@ GOALS = {("memory", 0.5): 2.5}
 def run(plan: Plan) -> Report:
     """4 KiB of Adam, one worker, one connection; at durability `memory` and `fsync`."""
     report = Report("small", TITLE)
-    with limits.http(NBYTES) as echo, limits.valkey() as client:
+    with ExitStack() as opened:
+        echo = opened.enter_context(limits.http(NBYTES))
+        client = opened.enter_context(limits.valkey())
+        bare = opened.enter_context(limits.bare_push(client, body(NBYTES // 4, 9)))
         shared = dict(zip(LIMITS, (echo, limits.ping(client)), strict=True))
-        _measure(plan, report, "memory", shared)
+        _measure(plan, report, "memory", shared, bare)
         if not plan.quick:
             write = limits.disk(plan.directory, NBYTES, flushed=True)
             _measure(plan, report, "fsync", shared | {"one write with fsync": write})
     return report
 
 
-def _measure(plan: Plan, report: Report, durability: str, bounds: dict[str, Case]) -> None:
+def _measure(
+    plan: Plan, report: Report, durability: str, bounds: dict[str, Case], bare: Case | None = None
+) -> None:
     with serving(plan, durability, NBYTES // 4) as service:
         pusher = Pusher(service, NBYTES // 4)
-        cases = bounds | {"push": timed(pusher.push)}
+        cases = bounds | {"push": timed(pusher.push)} | ({"bare": bare} if bare else {})
         samples = take_turns(cases, plan.pick(40, 3), warmups=plan.pick(100, 5), row=plan.pick(50, 10))
         require_steps(service, pusher.sequence)
         pusher.close()
     report.samples[durability] = dict(samples.seconds)
-    report.figures += [_figure(samples, durability, tuple(bounds), q) for q in (0.5, 0.99)]
+    label = f"4 KiB Adam, durability {durability}"
+    for q in (0.5, 0.99):
+        report.figures.append(_figure(samples, label, "push", tuple(bounds), q, GOALS.get((durability, q))))
+    if bare:
+        report.figures.append(_figure(samples, "the same, hard-wired", "bare", tuple(bounds), 0.5))
 
 
-def _figure(samples: Samples, durability: str, bounds: tuple[str, ...], q: float) -> Figure:
-    """A quantile of all pushes beside the same quantile of the limits' sums."""
-    measured, limit = samples.quantile(q, "push"), samples.quantile(q, *bounds)
-    return Figure(
-        f"4 KiB Adam, durability {durability}, p{q * 100:.0f}",
-        measured,
-        " + ".join(bounds),
-        limit,
-        measured / limit,
-        GOALS.get((durability, q)),
-    )
+def _figure(
+    samples: Samples, label: str, case: str, bounds: tuple[str, ...], q: float, goal: float | None = None
+) -> Figure:
+    """A quantile of a case beside the same quantile of the limits' sums."""
+    measured, limit = samples.quantile(q, case), samples.quantile(q, *bounds)
+    return Figure(f"{label}, p{q * 100:.0f}", measured, " + ".join(bounds), limit, measured / limit, goal)
