@@ -15,6 +15,7 @@ from gradledger_server.machine import spec as specs
 from gradledger_server.machine.apply import apply
 from gradledger_server.machine.metrics import foreseen, known, require_plateau, standing
 from gradledger_server.machine.model import Model
+from gradledger_server.machine.receipts import KEYS_KEPT_ENTRIES
 from gradledger_server.wire import safetensors
 from tests.machine.bodies import NUMPY, f32, model_of, push
 
@@ -118,3 +119,12 @@ def test_only_a_changed_plateau_begins_anew() -> None:
     assert standing(model) == []
     with pytest.raises(NoPlateau, match="constant"):
         require_plateau(model)
+
+
+def test_a_key_is_free_again_after_many_entries() -> None:
+    model = plateau_model()
+    apply(model, 2, metric(1.0, key="k"))
+    apply(model, 2 + KEYS_KEPT_ENTRIES, metric(1.0))
+    assert known(model, metric(1.0, key="k")) is not None
+    apply(model, 3 + KEYS_KEPT_ENTRIES, metric(1.0))
+    assert known(model, metric(2.0, key="k")) is None
