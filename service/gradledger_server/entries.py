@@ -88,6 +88,18 @@ class Push:
 
 
 @dataclass(frozen=True, slots=True)
+class Metric:
+    """What a client measured of the model, finite: plateau schedules follow it. Named as a push is."""
+
+    value: float
+    worker: str | None
+    sequence: int | None
+    key: str | None
+    durability: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Configure:
     """The optimizer changes; `spec` is the whole expanded spec from here on."""
 
@@ -102,7 +114,7 @@ class Delete:
     at_ms: int
 
 
-Entry = Create | Upload | Push | Configure | Delete
+Entry = Create | Upload | Push | Metric | Configure | Delete
 
 
 @dataclass(frozen=True, slots=True)

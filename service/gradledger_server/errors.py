@@ -7,12 +7,14 @@
     │   ├── NotFound                404  no such path
     │   │   ├── ModelNotFound
     │   │   ├── TensorNotFound
-    │   │   └── RuleNotFound
+    │   │   ├── RuleNotFound
+    │   │   └── ScheduleNotFound
     │   ├── MethodNotAllowed        405
     │   ├── NotAcceptable           406
     │   ├── Conflict                409  right in itself, wrong now
     │   │   ├── ModelExists
     │   │   ├── ParametersMissing
+    │   │   ├── NoPlateau           a metric, and no schedule that follows metrics
     │   │   └── SequenceGap         an acknowledged push was lost, or one was skipped
     │   ├── LengthRequired          411
     │   ├── PreconditionFailed      412  If-Match names another version
@@ -90,6 +92,11 @@ class RuleNotFound(NotFound):
     hint = "GET /v1/optimizers lists the rules."
 
 
+class ScheduleNotFound(NotFound):
+    problem, title = "schedule-not-found", "There is no such schedule"
+    hint = "GET /v1/schedules lists the schedules."
+
+
 class MethodNotAllowed(Refused):
     problem, title, status = "method-not-allowed", "This path does not take that method", 405
 
@@ -111,6 +118,11 @@ class ModelExists(Conflict):
 class ParametersMissing(Conflict):
     problem, title = "parameters-missing", "The model has no parameter values yet"
     hint = "Upload them with PUT /v1/models/{model}/parameters."
+
+
+class NoPlateau(Conflict):
+    problem, title = "no-plateau", "The model does not follow metrics"
+    hint = 'PATCH the model with {"schedule": {"name": "plateau"}}, or give a group such a schedule.'
 
 
 class SequenceGap(Conflict):

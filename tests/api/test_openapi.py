@@ -16,7 +16,7 @@ from tests.service import Answer, Service
 
 COMMITTED = Path(__file__).resolve().parents[2] / "openapi" / "openapi.json"
 PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-HARMLESS = {"/livez", "/metrics", "/v1/optimizers"}
+HARMLESS = {"/livez", "/metrics", "/v1/optimizers", "/v1/schedules"}
 """Paths that cannot fail in any way the service knows of."""
 
 
@@ -98,6 +98,7 @@ def test_what_the_service_answers_is_what_the_document_promises(spec: dict[str, 
     promised("post", "/gradients", model.push(gradients, worker="w0", sequence=9))
     promised("put", "/parameters", model.send("PUT", "/parameters", {"parameters": gradients}))
     promised("patch", "", model.send("PATCH", "", {"optimizer": {"lr": 0.5}}))
-    for path in ("", "/parameters", "/entries", "/workers"):
+    promised("post", "/metrics", model.send("POST", "/metrics", {"value": 1.0}))
+    for path in ("", "/parameters", "/entries", "/workers", "/metrics"):
         promised("get", path, model.send("GET", path))
     promised("get", "/parameters/{tensor}", model.send("GET", "/parameters/w"))

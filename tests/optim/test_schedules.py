@@ -1,72 +1,381 @@
-"""Schedules: closed forms of the updates already applied, and specs that name them."""
+"""Schedules: the learning rates of the libraries they reproduce, their edges, and specs that name them."""
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Callable
+from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gradledger_server.errors import InvalidSpec
-from gradledger_server.optim import catalog
+from gradledger_server.optim.schedules import page
+from gradledger_server.optim.schedules.aliases import ALIASES
+from gradledger_server.optim.schedules.catalog import (
+    SCHEDULES,
+    expand_schedule,
+    learning_rate,
+    settings_of,
+)
+from gradledger_server.optim.schedules.libraries import LIBRARIES
+from gradledger_server.optim.signatures import Hyperparameter
+
+TESTS = Path(__file__).parents[1]
+VECTORS: dict[str, Any] = json.loads((TESTS / "vectors" / "schedules.json").read_text(encoding="utf-8"))
+TOLERANCE = 1e-12
+LAST = 2**53
+Json = dict[str, Any]
 
 
-def test_no_schedule_is_the_constant_one() -> None:
-    schedule = catalog.expand_schedule(None, where="schedule")
-    assert schedule == {"name": "constant"} == catalog.expand_schedule(schedule, where="schedule")
-    assert [catalog.learning_rate(schedule, 0.1, s) for s in (0, 1, 10**9)] == [0.1] * 3
+def expand(name: str, **settings: Any) -> Json:
+    return expand_schedule({"name": name, **settings}, where="schedule")
 
 
-def test_exponential_decay() -> None:
-    given = {"name": "exponential_decay", "decay_rate": 0.5, "decay_steps": 10}
-    schedule = catalog.expand_schedule(given, where="schedule")
-    assert schedule == given | {"staircase": False}
-    assert catalog.learning_rate(schedule, 0.1, 0) == 0.1
-    assert catalog.learning_rate(schedule, 0.1, 10) == 0.05
-    assert catalog.learning_rate(schedule, 0.1, 5) == pytest.approx(0.1 * math.sqrt(0.5), rel=1e-15)
-    assert catalog.learning_rate(schedule, 0.1, 10**12) == 0.0
-    stairs = dict(schedule, staircase=True)
-    assert [catalog.learning_rate(stairs, 1.0, s) for s in (0, 9, 10, 19, 20)] == [1, 1, 0.5, 0.5, 0.25]
-    flat = catalog.expand_schedule(given | {"decay_rate": 1}, where="schedule")
-    assert catalog.learning_rate(flat, 0.1, 12345) == 0.1
+def rates(schedule: Json, *steps: int, lr: float = 1.0) -> list[float]:
+    return [learning_rate(schedule, lr, s) for s in steps]
+
+
+# Whose behaviour
+
+
+@pytest.mark.parametrize("case", VECTORS["cases"], ids=lambda case: f"{case['library']} {case['name']}")
+def test_every_update_has_the_learning_rate_of_the_library(case: Json) -> None:
+    schedule = expand_schedule(case["schedule"], where="schedule")
+    assert len(case["rates"]) >= 37
+    for s, expected in enumerate(case["rates"]):
+        assert learning_rate(schedule, case["lr"], s) == pytest.approx(expected, rel=TOLERANCE, abs=0), s
+
+
+def test_every_schedule_with_an_oracle_has_vectors() -> None:
+    held = {expand_schedule(case["schedule"], where="schedule")["name"] for case in VECTORS["cases"]}
+    without_oracle = {"natural_exp_decay", "sigmoid", "noam", "inverse_sqrt", "wsd", "plateau"}
+    assert held == SCHEDULES.keys() - without_oracle
+    assert {row.name for row in LIBRARIES} == SCHEDULES.keys()
+
+
+# TF1's and Caffe's words on the left; nobody else has these forms, so they are written down a second time.
+CLOSED_FORMS: list[tuple[Json, Callable[[int], float]]] = [
+    ({"name": "caffe_fixed"}, lambda _: 0.1),
+    ({"name": "caffe_step", "gamma": 0.1, "step_size": 10}, lambda s: 0.1 * 0.1 ** (s // 10)),
+    ({"name": "caffe_exp", "gamma": 0.99}, lambda s: 0.1 * 0.99**s),
+    ({"name": "caffe_inv", "gamma": 1e-2, "power": 0.75}, lambda s: 0.1 * (1 + 1e-2 * s) ** -0.75),
+    (
+        {"name": "caffe_multistep", "gamma": 0.5, "step_values": [10, 11, 30]},
+        lambda s: 0.1 * 0.5 ** sum(s >= value for value in (10, 11, 30)),
+    ),
+    ({"name": "caffe_poly", "max_iter": 100, "power": 2}, lambda s: 0.1 * (1 - min(s, 100) / 100) ** 2),
+    (
+        {"name": "caffe_sigmoid", "gamma": -0.2, "step_size": 30},
+        lambda s: 0.1 / (1 + math.exp(0.2 * (s - 30))),
+    ),
+    (
+        {"name": "natural_exp_decay", "decay_rate": 0.5, "decay_steps": 10},
+        lambda s: 0.1 * math.exp(-0.5 * s / 10),
+    ),
+    (
+        {"name": "natural_exp_decay", "decay_rate": 0.5, "decay_steps": 10, "staircase": True},
+        lambda s: 0.1 * math.exp(-0.5 * (s // 10)),
+    ),
+    (
+        {"name": "noam", "model_width": 512, "warmup_steps": 20},
+        lambda s: 0.1 * 512**-0.5 * min((s + 1) ** -0.5, (s + 1) * 20**-1.5),
+    ),
+    (
+        {"name": "inverse_sqrt", "warmup_steps": 20, "init_lr": 0.01},
+        lambda s: 0.01 + 0.09 * s / 20 if s < 20 else 0.1 * math.sqrt(20 / s),
+    ),
+    (
+        {"name": "warmup_constant", "warmup_steps": 5, "count_from": "one"},
+        lambda s: 0.1 * min(1.0, (s + 1) / 5),
+    ),
+]
+
+
+@pytest.mark.parametrize(("schedule", "form"), CLOSED_FORMS, ids=lambda value: str(value)[:50])
+def test_closed_forms(schedule: Json, form: Callable[[int], float]) -> None:
+    expanded = expand_schedule(schedule, where="schedule")
+    for s in range(130):
+        assert learning_rate(expanded, 0.1, s) == pytest.approx(form(s), rel=TOLERANCE, abs=0), s
 
 
 @pytest.mark.parametrize(
-    ("given", "field", "words"),
+    ("shape", "curve"),
     [
-        ({}, "name", "one of constant, exponential_decay"),
-        ({"name": "exponential"}, "name", "'exponential_decay'"),
-        ({"name": "exponential_decay", "decay_rate": 0.9}, "decay_steps", "a whole number, 1 <= decay_steps"),
-        (
-            {"name": "exponential_decay", "decay_rate": 0.9, "decay_steps": 0},
-            "decay_steps",
-            "1 <= decay_steps",
-        ),
-        (
-            {"name": "exponential_decay", "decay_rate": 0.9, "decay_steps": 2.5},
-            "decay_steps",
-            "a whole number",
-        ),
-        (
-            {"name": "exponential_decay", "decay_rate": 0, "decay_steps": 1},
-            "decay_rate",
-            "0 < decay_rate <= 1",
-        ),
-        (
-            {"name": "exponential_decay", "decay_rate": 1.1, "decay_steps": 1},
-            "decay_rate",
-            "0 < decay_rate <= 1",
-        ),
-        (
-            {"name": "exponential_decay", "decay_rate": 1, "decay_steps": 1, "staircase": 1},
-            "staircase",
-            "true or false",
-        ),
-        ({"name": "constant", "lr": 0.1}, "lr", "nothing"),
+        ("linear", lambda x: 1 - x),
+        ("sqrt", lambda x: 1 - math.sqrt(x)),
+        ("cosine", lambda x: (1 + math.cos(math.pi * x)) / 2),
+        ("square", lambda x: 1 - x * x),
     ],
 )
-def test_refusals(given: dict[str, Any], field: str, words: str) -> None:
+@pytest.mark.parametrize("floor", ["scale", "clip"])
+def test_warm_up_stable_decay(shape: str, curve: Callable[[float], float], floor: str) -> None:
+    steps = {"warmup_steps": 4, "stable_steps": 6, "decay_steps": 8}
+    schedule = expand("wsd", **steps, shape=shape, floor=floor, min_ratio=0.25)
+    assert rates(schedule, 0, 2, 4, 9, 10) == [0, 0.5, 1, 1, 1]
+    for s in range(10, 18):
+        f = curve((s - 10) / 8)
+        expected = 0.25 + 0.75 * f if floor == "scale" else max(f, 0.25)
+        assert rates(schedule, s) == [pytest.approx(expected, rel=TOLERANCE)]
+    assert rates(schedule, 18, 19, LAST) == [0.25] * 3
+
+
+# The edges
+
+
+def test_who_is_behind_a_boundary() -> None:
+    """Update number b + 1 (s == b) has the new learning rate for everyone but TF1 and Keras."""
+    given = {"boundaries": [5], "values": [1.0, 0.1]}
+    assert rates(expand("piecewise_constant", **given), 4, 5, 6) == [1, 0.1, 0.1]
+    assert rates(expand("piecewise_constant", **given, boundary="gt"), 4, 5, 6) == [1, 1, 0.1]
+    given = {"step_values": [5], "gamma": 0.5}
+    assert rates(expand("multistep", **given), 4, 5, 6) == [1, 0.5, 0.5]
+    assert rates(expand("multistep", **given, boundary="gt"), 4, 5, 6) == [1, 1, 0.5]
+
+
+def test_a_cycle_ends_before_it_begins_again() -> None:
+    schedule = expand("polynomial_decay", decay_steps=10, end_lr=0, cycle=True)
+    assert rates(schedule, 0, 9, 10, 11, 20, 21) == pytest.approx([1, 0.1, 0, 0.45, 0, 0.3], abs=1e-15)
+
+
+def test_cosine_holds_unless_it_shall_rise() -> None:
+    assert rates(expand("cosine_decay", decay_steps=8), 8, 12, 16) == [0, 0, 0]
+    rising = expand("cosine_decay", decay_steps=8, after_end="rise")
+    assert rates(rising, 8, 12, 16, 16 * 2**49) == [0, 0.5, 1, 1]
+
+
+def test_warm_up_inside_or_outside_of_decay_steps() -> None:
+    given = {"warmup_steps": 10, "decay_steps": 30}
+    assert rates(expand("warmup_cosine", **given), 0, 5, 10, 20, 30) == [0, 0.5, 1, 0.5, 0]
+    assert rates(expand("warmup_cosine", **given, warmup="excluded"), 10, 25, 40) == [1, 0.5, 0]
+
+
+def test_one_cycle_ends_with_the_last_update_or_after_it() -> None:
+    lowest = 1 / 25 / 1e4
+    last = expand("one_cycle", total_steps=10)
+    assert rates(last, 0, 2, 9, 10, LAST) == pytest.approx([1 / 25, 1, *[lowest] * 3])
+    after = expand("one_cycle", total_steps=10, ends="after")
+    assert rates(after, 0, 3, 10) == pytest.approx([1 / 25, 1, lowest])
+    assert rates(after, 9)[0] > lowest
+
+
+def test_restarts_are_counted_and_not_computed() -> None:
+    """S = 3, doubled each time: restarts at 3 · (2^i − 1), where a logarithm's last bit would miss some."""
+    schedule = expand("cosine_restarts", first_decay_steps=3, m_mul=0.5)
+    for i in range(50):
+        restart = 3 * (2**i - 1)
+        assert rates(schedule, restart) == [0.5**i]
+        if i:
+            assert rates(schedule, restart - 1)[0] < 0.5 ** (i - 1)
+
+
+def test_each_part_of_a_sequence_begins_at_its_own_zero() -> None:
+    decay = {"name": "exponential_decay", "decay_rate": 0.5, "decay_steps": 1}
+    inner = {"name": "sequence", "schedules": [decay, decay], "boundaries": [2]}
+    schedule = expand("sequence", schedules=[decay, inner], boundaries=[3], scales=[1, 0.5])
+    assert rates(schedule, *range(8)) == [1, 0.5, 0.25, 0.5, 0.25, 0.5, 0.25, 0.125]
+
+
+# What a spec may say
+
+
+def test_no_schedule_is_the_constant_one() -> None:
+    schedule = expand_schedule(None, where="schedule")
+    assert schedule == {"name": "constant"} == expand_schedule(schedule, where="schedule")
+    assert rates(schedule, 0, 1, 10**9, lr=0.1) == [0.1] * 3
+
+
+def test_an_alias_is_never_written() -> None:
+    expanded = expand("caffe_step", gamma=0.5, step_size=10)
+    assert expanded == expand("exponential_decay", decay_rate=0.5, decay_steps=10, staircase=True)
+    assert all(alias.of in SCHEDULES and name not in SCHEDULES for name, alias in ALIASES.items())
+
+
+CONSTANT = {"name": "constant"}
+
+
+def nested(depth: int) -> Json:
+    schedule: Json = CONSTANT
+    for _ in range(depth):
+        schedule = {"name": "sequence", "schedules": [schedule, CONSTANT], "boundaries": [1]}
+    return schedule
+
+
+def many(count: int) -> Json:
+    return {"name": "sequence", "schedules": [CONSTANT] * count, "boundaries": list(range(1, count))}
+
+
+REFUSALS: list[tuple[Json, str, str]] = [
+    ({}, "name", "one of constant, piecewise_constant"),
+    ({"name": "exponential"}, "name", "'exponential_decay'"),
+    ({"name": "constant", "lr": 0.1}, "lr", "nothing"),
+    ({"name": "exponential_decay", "decay_rate": 0.9}, "decay_steps", "a whole number, 1 <= decay_steps"),
+    (
+        {"name": "exponential_decay", "decay_rate": 0.9, "decay_steps": 2.5},
+        "decay_steps",
+        "a whole number",
+    ),
+    ({"name": "exponential_decay", "decay_rate": 0, "decay_steps": 1}, "decay_rate", "0 < decay_rate <= 1"),
+    ({"name": "exponential_decay", "decay_rate": 1.1, "decay_steps": 1}, "decay_rate", "<= 1"),
+    (
+        {"name": "exponential_decay", "decay_rate": 1, "decay_steps": 1, "staircase": 1},
+        "staircase",
+        "true or false",
+    ),
+    ({"name": "caffe_step", "gamma": 0.5}, "step_size", "a number"),
+    ({"name": "caffe_step", "gamma": 0.5, "decay_steps": 5}, "decay_steps", "takes gamma, step_size"),
+    ({"name": "multistep", "step_values": []}, "step_values", "a list of 1 to 1000"),
+    ({"name": "multistep", "step_values": list(range(1001))}, "step_values", "a list of 1 to 1000"),
+    ({"name": "multistep", "step_values": 5}, "step_values", "a list of 1 to 1000"),
+    ({"name": "multistep", "step_values": [1, 2, 2.5]}, "step_values[2]", "whole"),
+    ({"name": "multistep", "step_values": [1, True]}, "step_values[1]", "a number"),
+    ({"name": "multistep", "step_values": [1, 5, 9, 9]}, "step_values[3]", "above schedule.step_values[2]"),
+    (
+        {"name": "piecewise_constant", "boundaries": [1], "values": [1, -1]},
+        "values[1]",
+        "0 <= each",
+    ),
+    ({"name": "piecewise_constant", "boundaries": [1], "values": [1]}, "values", "one more than boundaries"),
+    ({"name": "cosine_decay", "decay_steps": 1, "alpha": 0.1, "end_lr": 0.1}, "alpha", "end_lr"),
+    ({"name": "cosine_restarts", "first_decay_steps": 1, "t_mul": 1.01}, "t_mul", "1, or from 1.1 on"),
+    (
+        {"name": "one_cycle", "total_steps": 9, "three_phase": True, "pct_final": 0.1},
+        "pct_final",
+        "pct_start",
+    ),
+    ({"name": "warmup_cosine", "warmup_steps": 5, "decay_steps": 5}, "decay_steps", "above warmup_steps"),
+    ({"name": "sequence", "schedules": [CONSTANT], "boundaries": [1]}, "schedules", "2 of them"),
+    ({"name": "sequence", "schedules": [CONSTANT, 1], "boundaries": [1]}, "schedules[1]", "a schedule"),
+    (
+        {"name": "sequence", "schedules": [CONSTANT, {"name": "plateau"}], "boundaries": [1]},
+        "schedules[1].name",
+        "metrics",
+    ),
+    (
+        {"name": "sequence", "schedules": [CONSTANT, {"name": "noam"}], "boundaries": [1]},
+        "schedules[1].model_width",
+        "a whole number",
+    ),
+    ({**many(3), "scales": [1, 1]}, "scales", "3"),
+    (many(101), "schedules", "at most 100"),
+    (nested(4), "schedules", "at most 3 deep"),
+    (nested(200), "schedules", "at most 3 deep"),
+]
+
+
+@pytest.mark.parametrize(("schedule", "field", "words"), REFUSALS, ids=[str(row)[:60] for row in REFUSALS])
+def test_refusals(schedule: Json, field: str, words: str) -> None:
     with pytest.raises(InvalidSpec) as refused:
-        catalog.expand_schedule(given, where="schedule")
+        expand_schedule(schedule, where="schedule")
     assert refused.value.facts["field"] == f"schedule.{field}"
     assert words in refused.value.detail + refused.value.advice
+
+
+def test_as_deep_and_as_many_as_may_be() -> None:
+    assert rates(expand_schedule(nested(3), where="schedule"), 0, 5) == [1, 1]
+    assert rates(expand_schedule(many(100), where="schedule"), 0, 5) == [1, 1]
+
+
+# For every schedule and all its settings
+
+
+def numbers(setting: Hyperparameter) -> st.SearchStrategy[Any]:
+    """What a number may be: anything allowed, the ends and what is usual more often than not."""
+    bounds = setting.bounds
+    assert bounds is not None
+    if setting.kind == "integer":
+        low, high = int(bounds.low), int(bounds.high)
+        return st.integers(low, high) | st.integers(low, low + 50) | st.sampled_from([low, high])
+    within = st.floats(
+        bounds.low, bounds.high, exclude_min=bounds.above, exclude_max=bounds.below, allow_subnormal=False
+    )
+    usual = st.floats(max(bounds.low, 1e-3), min(bounds.high, 10.0))
+    return within | usual
+
+
+def values(setting: Hyperparameter) -> st.SearchStrategy[Any]:
+    if setting.kind == "choice":
+        return st.sampled_from(setting.choices)
+    return st.booleans() if setting.kind == "switch" else numbers(setting)
+
+
+@st.composite
+def schedules(draw: st.DrawFn, name: str) -> Json:
+    """A valid schedule of this name, as a request would have it."""
+    declared = settings_of(name)
+    schedule: Json = {"name": name} | {
+        key: draw(values(its)) for key, its in declared.items() if its.kind != "list"
+    }
+    milestones = sorted(draw(st.sets(st.integers(0, 60) | st.integers(0, LAST), min_size=1, max_size=4)))
+    for key in declared.keys() & {"boundaries", "step_values"}:
+        schedule[key] = milestones
+    count = len(milestones) + 1
+    if name == "piecewise_constant":
+        schedule["values"] = draw(st.lists(st.floats(0, 1e38), min_size=count, max_size=count))
+    if name == "sequence":
+        names = st.sampled_from([own for own in SCHEDULES if own not in ("sequence", "plateau")])
+        schedule["schedules"] = [draw(schedules(draw(names))) for _ in range(count)]
+    return mended(schedule)
+
+
+def mended(schedule: Json) -> Json:
+    """With settings that go together: each is in its range, but chance knows no more."""
+    if schedule.get("alpha"):
+        schedule["end_lr"] = 0.0
+    if 1 < schedule.get("t_mul", 1) < 1.1:
+        schedule["t_mul"] = 1.1
+    if schedule["name"] == "warmup_cosine" and schedule["decay_steps"] <= schedule["warmup_steps"]:
+        schedule["warmup"] = "excluded"
+    if schedule["name"] == "one_cycle":
+        schedule["pct_final"] = max(schedule["pct_start"], schedule["pct_final"])
+    return schedule
+
+
+STEPS = [0, 1, 2, 3, 10, 49, 50, 51, 999, 10**6, 2**31, 2**52 + 1, LAST - 1, LAST]
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_every_learning_rate_is_finite_and_not_negative(name: str) -> None:
+    """And what was expanded is a valid request for itself, as JSON too."""
+
+    @settings(max_examples=60, deadline=None, derandomize=True, database=None)
+    @given(schedules(name), st.floats(0, 3e38) | st.floats(0, 10), st.integers(0, LAST))
+    def hold(schedule: Json, lr: float, s: int) -> None:
+        expanded = expand_schedule(schedule, where="schedule")
+        assert expand_schedule(json.loads(json.dumps(expanded)), where="schedule") == expanded
+        for step in (*STEPS, s):
+            rate = learning_rate(expanded, lr, step)
+            assert math.isfinite(rate), (step, rate)
+            assert rate >= 0, (step, rate)
+
+    hold()
+
+
+@pytest.mark.parametrize("kind", ["cosine_decay", "natural_exp_decay", "polynomial_decay", "wsd"])
+def test_a_decay_never_rises(kind: str) -> None:
+    given: Json = {"decay_steps": 97, "decay_rate": 3.0, "warmup_steps": 0, "stable_steps": 5}
+    schedule = expand(kind, **{key: value for key, value in given.items() if key in settings_of(kind)})
+    falling = rates(schedule, *range(200))
+    assert list(accumulate(falling, min)) == falling
+
+
+# For people
+
+
+def test_the_page_is_as_generated() -> None:
+    committed = (TESTS.parent / "docs" / "schedules.md").read_text(encoding="utf-8")
+    assert committed == page.render(), (
+        "run `python -m gradledger_server.optim.schedules.page > docs/schedules.md`"
+    )
+
+
+def test_the_table_names_settings_there_are() -> None:
+    for row in LIBRARIES:
+        assert row.settings.keys() <= settings_of(row.name).keys(), row
+        for key, value in row.settings.items():
+            choices = settings_of(row.name)[key].choices
+            assert not choices or value in choices, row

@@ -11,6 +11,7 @@ import pytest
 
 from gradledger_server.kernels.device import open_device
 from gradledger_server.optim import catalog, chain
+from gradledger_server.optim.schedules.catalog import expand_schedule, learning_rate
 
 VECTORS: dict[str, Any] = json.loads(
     (Path(__file__).parents[1] / "vectors" / "torch.json").read_text(encoding="utf-8")
@@ -31,14 +32,14 @@ def test_trajectories(case: dict[str, Any], compiled: bool) -> None:
     """Errors are relative to the largest value the weight has had: where it crosses zero it has no scale."""
     inputs, dtype = VECTORS["inputs"][case["dtype"]], DTYPES[case["dtype"]]
     optimizer = catalog.expand_optimizer(case["optimizer"], where="optimizer")
-    schedule = catalog.expand_schedule(case["schedule"], where="schedule")
+    schedule = expand_schedule(case["schedule"], where="schedule")
     device = open_device("cpu", compiled=compiled)
     kernel = device.kernel(chain.program(optimizer), dtype)
     w = np.array(inputs["weights"], dtype)
     slots = [device.full(w.size, dtype, start) for start in catalog.slot_starts(optimizer).values()]
     scale = np.abs(w)
     for s, (gradient, row) in enumerate(zip(inputs["gradients"], case["trajectory"], strict=True)):
-        lr = catalog.learning_rate(schedule, float(optimizer["lr"]), s)
+        lr = learning_rate(schedule, float(optimizer["lr"]), s)
         kernel(w, w, np.array(gradient, dtype), slots, chain.scalars(optimizer, t=s + 1, lr=lr))
         expected = np.array(row)
         scale = np.maximum(scale, np.abs(expected))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradledger_server.entries import Configure, Create, Delete, Entry, Push, Record, Tensors, Upload
+from gradledger_server.entries import Configure, Create, Delete, Entry, Metric, Push, Record, Tensors, Upload
 from gradledger_server.errors import MalformedRecord
 from gradledger_server.wire.digest import digest
 from gradledger_server.wire.records import from_json, from_record, to_json, to_record
@@ -41,7 +41,7 @@ def _tensors(filled: list[Filled]) -> tuple[Tensors, str]:
 @st.composite
 def entries(draw: st.DrawFn) -> Entry:
     tensors, named = _tensors(draw(named_tensors()))
-    kind = draw(st.sampled_from([Create, Upload, Push, Configure, Delete]))
+    kind = draw(st.sampled_from([Create, Upload, Push, Metric, Configure, Delete]))
     at_ms = draw(WHOLES)
     if kind is Create:
         values: tuple[Any, Any] = draw(st.sampled_from([(None, None), (tensors, named)]))
@@ -54,6 +54,8 @@ def entries(draw: st.DrawFn) -> Entry:
         return Delete(at_ms)
     maybe = st.none() | TEXTS
     whole = st.none() | WHOLES
+    if kind is Metric:
+        return Metric(draw(FINITE), draw(maybe), draw(whole), draw(maybe), draw(TEXTS), at_ms)
     return Push(
         tensors=tensors,
         digest=named,

@@ -15,10 +15,12 @@ from gradledger_server.api import (
     documents,
     gradients,
     ledger,
+    metrics,
     models,
     optimizers,
     parameters,
     problems,
+    schedules,
     service,
     state,
 )
@@ -29,24 +31,24 @@ from gradledger_server.replica import Replica
 
 Opened = Callable[[], AbstractAsyncContextManager[Replica]]
 
-ROUTERS = (models, gradients, parameters, state, ledger, optimizers, service)
+ROUTERS = (models, gradients, parameters, state, ledger, metrics, optimizers, schedules, service)
 
 
 def create_door(replica: Opened, limits: Limits) -> ASGIApp:
     """The whole door: telemetry, then the fast lane, then the app."""
-    metrics = Metrics()
-    app = create_app(replica, limits, metrics)
-    return Telemetry(Express(app), metrics)
+    counted = Metrics()
+    app = create_app(replica, limits, counted)
+    return Telemetry(Express(app), counted)
 
 
-def create_app(replica: Opened, limits: Limits, metrics: Metrics) -> FastAPI:
+def create_app(replica: Opened, limits: Limits, counted: Metrics) -> FastAPI:
     """The app; `replica` is opened when it starts and closed, its models saved, when it ends."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, asyncio.Event]]:
         leaving = asyncio.Event()
         async with replica() as opened:
-            app.state.context = Context(opened, limits, metrics, leaving)
+            app.state.context = Context(opened, limits, counted, leaving)
             yield {"leaving": leaving}
 
     app = FastAPIOffline(

@@ -18,6 +18,8 @@ _REQUESTS = (
     schemas.PushFacts,
     schemas.PushRequest,
     schemas.UploadRequest,
+    schemas.MetricRequest,
+    schemas.PreviewRequest,
 )
 
 
@@ -125,6 +127,19 @@ ENTRIES = _list_of("entries", next_after=_maybe("integer"), offset=_INTEGER, sav
 WORKERS = _list_of("workers")
 OPTIMIZERS = _list_of("optimizers")
 OPTIMIZER = _json(_ANY_OBJECT, "The rule")
+SCHEDULES = _list_of("schedules")
+SCHEDULE = _json(_ANY_OBJECT, "The schedule")
+PREVIEW = _json(
+    _object(
+        "Learning rates for plotting: `lr[i]` is that of the update after `s[i]` applied ones.",
+        schedule=_ANY_OBJECT,
+        s={"type": "array", "items": _INTEGER},
+        lr={"type": "array", "items": _NUMBER},
+    ),
+    "The curve",
+)
+PLATEAUS = _list_of("plateaus")
+METRIC = _list_of("plateaus", receipt=_ANY_OBJECT)
 FACTS = _json(_ANY_OBJECT, "The service")
 HEALTH = _json(_object("Health.", status=_STRING), "Healthy")
 PROBLEM_TYPE = _json(
@@ -172,6 +187,26 @@ def push_body() -> Document:
         for name, field in fields.items()
     ]
     return tensors_body("PushRequest") | read
+
+
+def preview_query() -> Document:
+    """The stretch of a preview; a schedule's own settings are further parameters."""
+    fields = schemas.PreviewRequest.model_json_schema()["properties"]
+    stretch: list[Document] = [
+        {"name": name, "in": "query", "required": False, "schema": _plain(field)}
+        for name, field in fields.items()
+        if name != "schedule"
+    ]
+    settings = {
+        "name": "settings",
+        "in": "query",
+        "required": False,
+        "description": "The schedule's own settings, each by its name; lists as `10,20`.",
+        "style": "form",
+        "explode": True,
+        "schema": {"type": "object", "additionalProperties": True},
+    }
+    return {"parameters": [*stretch, settings]}
 
 
 def install(app: FastAPI) -> None:

@@ -80,9 +80,15 @@ def _form_of_answer(request: Request, form: Form, mailbox: Mailbox) -> Chosen | 
 
 
 def _sender(request: Request, facts: PushFacts) -> Sender:
-    if (facts.worker is None) != (facts.sequence is None):
+    key = name_of(request, facts.worker, facts.sequence)
+    return Sender(facts.worker, facts.sequence, key, facts.base, facts.weight)
+
+
+def name_of(request: Request, worker: str | None, sequence: int | None) -> str | None:
+    """The key of a push or metric that no worker names. Raises Invalid for half a name, MalformedRequest."""
+    if (worker is None) != (sequence is None):
         raise Invalid(
-            "worker and sequence name a push together; one of them is missing",
+            "worker and sequence are a name together; one of them is missing",
             hint="Send both, or neither and perhaps an Idempotency-Key.",
         )
     key = request.headers.get("idempotency-key")
@@ -90,9 +96,7 @@ def _sender(request: Request, facts: PushFacts) -> Sender:
         key = key.strip().removeprefix('"').removesuffix('"')
         if not KEY.fullmatch(key):
             raise MalformedRequest("Idempotency-Key must be 1 to 255 visible ASCII characters")
-    return Sender(
-        facts.worker, facts.sequence, None if facts.worker is not None else key, facts.base, facts.weight
-    )
+    return None if worker is not None else key
 
 
 def _query(request: Request) -> dict[str, object]:

@@ -9,8 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import PydanticCustomError
 
 from gradledger_server.errors import Invalid, InvalidSpec
+from gradledger_server.optim.schedules.guide import MOST_POINTS
 
 WORKER = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$"
+
+FLOAT32_MAX = (2 - 2**-23) * 2.0**127
 
 _UNKNOWN = "unknown_field"
 
@@ -90,6 +93,26 @@ class PushRequest(PushFacts):
     """A push as JSON: nested lists by tensor name."""
 
     gradients: dict[str, Any] = Field(min_length=1)
+
+
+class MetricRequest(Strict):
+    """What a client measured; `worker` and `sequence` name it, apart from the worker's pushes."""
+
+    value: float = Field(allow_inf_nan=False, description="Such as a validation loss. Finite.")
+    worker: str | None = Field(default=None, pattern=WORKER, description="Names the sender; needs sequence.")
+    sequence: int | None = Field(
+        default=None, ge=1, lt=2**53, description="The worker's count of metrics, from 1."
+    )
+
+
+class PreviewRequest(Strict):
+    """The stretch of a schedule to look at: its learning rates at up to `points` steps from first to last."""
+
+    schedule: dict[str, Any]
+    lr: float = Field(default=1.0, ge=0, le=FLOAT32_MAX, description="The optimizer's learning rate.")
+    first: int = Field(default=0, ge=0, le=2**53, description="Updates applied at the first point.")
+    last: int | None = Field(default=None, ge=0, le=2**53, description="At the last; else first + 999.")
+    points: int = Field(default=1000, ge=1, le=MOST_POINTS, description="At most so many, evenly spread.")
 
 
 class UploadRequest(Strict):

@@ -12,12 +12,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from gradledger_server.blocks import Blocks
-from gradledger_server.entries import Configure, Create, Delete, Entry, Push, Tensors, Upload
+from gradledger_server.entries import Configure, Create, Delete, Entry, Metric, Push, Tensors, Upload
 from gradledger_server.kernels.device import Device
 from gradledger_server.machine import spec as specs
 from gradledger_server.machine.gradient import Run, Stretch, gather
+from gradledger_server.machine.metrics import heed
 from gradledger_server.machine.model import Model
-from gradledger_server.machine.receipts import Receipt
+from gradledger_server.machine.receipts import Receipt, identity_of
 
 
 def begin(entry: Create, device: Device, blocks: Blocks) -> Model:
@@ -43,6 +44,7 @@ def apply(
     logged, so nothing here is refused.
     """
     model.receipts.forget(offset - 1)
+    model.metrics.forget(offset - 1)
     match entry:
         case Push():
             return _push(model, offset, entry, gradient or gather(model.layout, entry.tensors, model.blocks))
@@ -53,16 +55,11 @@ def apply(
             model.uploaded = entry.digest
         case Configure():
             model.configure(specs.read(entry.spec))
+        case Metric():
+            heed(model, offset, entry)
         case Create() | Delete():
             pass
     return None
-
-
-def identity_of(push: Push) -> str | None:
-    """Who names the push: its worker, its key, or nobody."""
-    if push.worker is not None:
-        return f"w:{push.worker}"
-    return None if push.key is None else f"k:{push.key}"
 
 
 def _push(model: Model, offset: int, push: Push, gradient: Sequence[Stretch]) -> Receipt:
@@ -90,7 +87,7 @@ def _advance(model: Model, stretch: Stretch, after: Sequence[object]) -> None:
         model.device.to_device(stretch.values),
         [slot[here] for slot in model.slots[run.arena]],
         t=int(model.updates[run.first]),
-        s=model.step,
+        lr=model.rate(model.layout.arenas[run.arena].group),
     )
 
 

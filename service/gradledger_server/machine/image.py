@@ -6,7 +6,7 @@ tool can open; the facts (spec, step, receipts) go beside it as JSON.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,10 @@ from gradledger_server.dtypes import widen
 from gradledger_server.entries import Json, Tensors
 from gradledger_server.errors import MalformedRecord
 from gradledger_server.kernels.device import Device
+from gradledger_server.machine.metrics import MetricReceipts
 from gradledger_server.machine.model import Model
 from gradledger_server.machine.receipts import Receipts
+from gradledger_server.optim.schedules.plateau import Watch
 
 Shaped = tuple[str, str, tuple[int, ...]]
 
@@ -58,6 +60,8 @@ def copy(model: Model) -> Image:
         "uploaded": model.uploaded,
         "missing": sorted(model.missing),
         "receipts": model.receipts.dump(),
+        "metrics": model.metrics.dump(),
+        "watches": [[group, *asdict(watch).values()] for group, watch in model.watches.items()],
     }
     return Image(facts, tensors, parts)
 
@@ -73,6 +77,8 @@ def restore(facts: Json, tensors: Tensors, device: Device, blocks: Blocks) -> Mo
     model.uploaded = facts["uploaded"]
     model.missing = set(facts["missing"])
     model.receipts = Receipts.load(facts["receipts"])
+    model.metrics = MetricReceipts.load(facts["metrics"])
+    model.watches = {group: Watch(*seen) for group, *seen in facts["watches"]}
     return model
 
 

@@ -1,4 +1,4 @@
-"""A model's state at one offset: weights, slots, counts and receipts. Only `apply` changes it."""
+"""A model's state at one offset: weights, slots, counts, receipts, watches. Only `apply` changes it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from gradledger_server.blocks import Blocks
 from gradledger_server.entries import Json
 from gradledger_server.kernels.device import Device
 from gradledger_server.machine import spec as specs
+from gradledger_server.machine.metrics import MetricReceipts, Watches, carried
 from gradledger_server.machine.receipts import Receipts
 from gradledger_server.machine.step import Step
 from gradledger_server.machine.weights import Array, Weights
 from gradledger_server.optim import catalog
+from gradledger_server.optim.schedules.catalog import learning_rate
 
 
 class Model:
@@ -20,7 +22,8 @@ class Model:
 
     `updates[i]` counts the updates of tensor i in wire order (its t); `step` counts the model's;
     `missing` names the tensors that have no values yet. `origin` tells this creation from any other;
-    `uploaded` is the digest of the values as uploaded while no push has moved them.
+    `uploaded` is the digest of the values as uploaded while no push has moved them. `watches` are what
+    plateau schedules have seen, by group.
     """
 
     def __init__(self, expanded: Json, origin: str, device: Device, blocks: Blocks) -> None:
@@ -28,7 +31,9 @@ class Model:
         self.uploaded: str | None = None
         self.device = device
         self.blocks = blocks
-        self.configure(specs.read(expanded))
+        self.watches: Watches = {}
+        self.spec = specs.read(expanded)
+        self.configure(self.spec)
         self.weights = Weights(self.layout, device, blocks)
         self.slots: list[list[Array]] = [
             [
@@ -41,9 +46,11 @@ class Model:
         self.step = 0
         self.missing = {place.tensor.name for place in self.layout.places}
         self.receipts = Receipts()
+        self.metrics = MetricReceipts()
 
     def configure(self, spec: specs.Spec) -> None:
-        """Takes a spec whose layout and slots are the present ones."""
+        """Takes a spec whose layout and slots are the present ones; a changed plateau begins anew."""
+        self.watches = carried(self.watches, self.spec, spec)
         self.spec = spec
         self.layout = spec.layout
         self.steps = [
@@ -53,8 +60,13 @@ class Model:
     @property
     def lr(self) -> float:
         """The learning rate the model's own optimizer will use next."""
-        default = self.spec.groups[-1]
-        return catalog.learning_rate(default.schedule, default.optimizer["lr"], self.step)
+        return self.rate(len(self.spec.groups) - 1)
+
+    def rate(self, group: int, watches: Watches | None = None) -> float:
+        """The learning rate a group's optimizer will use next, or would if these were the watches."""
+        its, watch = self.spec.groups[group], (watches or self.watches).get(group)
+        reductions = watch.reductions if watch else 0
+        return learning_rate(its.schedule, its.optimizer["lr"], self.step, reductions)
 
     @property
     def nbytes(self) -> int:

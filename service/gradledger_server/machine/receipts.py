@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 from gradledger_server.errors import SequenceReused
 
@@ -34,24 +34,61 @@ class Receipt:
     worker: str | None
     sequence: int | None
 
+    @classmethod
+    def repeated(cls, worker: str | None, sequence: int) -> Receipt:
+        """What is left to say of a push whose receipt is not kept any more."""
+        return cls("repeated", 0, 0, None, None, None, None, None, None, worker, sequence)
+
+
+class Named(Protocol):
+    """What an entry says of who named it."""
+
+    @property
+    def worker(self) -> str | None: ...
+    @property
+    def key(self) -> str | None: ...
+
+
+def identity_of(entry: Named) -> str | None:
+    """Who names the entry: its worker, its key, or nobody."""
+    if entry.worker is not None:
+        return f"w:{entry.worker}"
+    return None if entry.key is None else f"k:{entry.key}"
+
+
+class Kind(Protocol):
+    """A receipt of whatever is told apart by (worker, sequence) or key."""
+
+    @property
+    def offset(self) -> int: ...
+    @property
+    def sequence(self) -> int | None: ...
+    @classmethod
+    def repeated(cls, worker: str | None, sequence: int) -> Self: ...
+
+
+R = TypeVar("R", bound=Kind)
+
 
 @dataclass(slots=True)
-class Pushes:
+class Pushes(Generic[R]):
     """One identity's pushes: the last sequence and the latest receipts with their bodies' digests."""
 
     last: int = 0
     offset: int = 0
-    kept: deque[tuple[str, Receipt]] = field(default_factory=lambda: deque(maxlen=RECEIPTS_KEPT))
+    kept: deque[tuple[str, R]] = field(default_factory=lambda: deque(maxlen=RECEIPTS_KEPT))
 
 
-class Receipts:
+class Table(Generic[R]):
     """All identities of a model. Workers and keys have names of their own: "w:…" and "k:…"."""
 
-    def __init__(self) -> None:
-        self._workers: dict[str, Pushes] = {}
-        self._keys: dict[str, Pushes] = {}
+    kind: type[R]
 
-    def record(self, identity: str, digest: str, receipt: Receipt) -> None:
+    def __init__(self) -> None:
+        self._workers: dict[str, Pushes[R]] = {}
+        self._keys: dict[str, Pushes[R]] = {}
+
+    def record(self, identity: str, digest: str, receipt: R) -> None:
         """Notes an applied push."""
         if identity.startswith("w:"):
             pushes = self._workers.setdefault(identity, Pushes())
@@ -62,7 +99,7 @@ class Receipts:
         pushes.offset = receipt.offset
         pushes.kept.append((digest, receipt))
 
-    def find(self, identity: str, sequence: int, digest: str) -> Receipt | None:
+    def find(self, identity: str, sequence: int, digest: str) -> R | None:
         """The receipt of a push made before, a bare "repeated" if it is older than those kept, else None.
 
         Raises SequenceReused if the push had another body.
@@ -73,7 +110,7 @@ class Receipts:
         behind = pushes.last - sequence
         if behind >= len(pushes.kept):
             name = identity[2:] if identity.startswith("w:") else None
-            return Receipt("repeated", 0, 0, None, None, None, None, None, None, name, sequence)
+            return self.kind.repeated(name, sequence)
         known, receipt = pushes.kept[-1 - behind]
         if known != digest:
             who, name = ("worker", f"sequence {sequence} of worker {identity[2:]!r}")
@@ -84,7 +121,11 @@ class Receipts:
             )
         return receipt
 
-    def workers(self) -> Iterator[tuple[str, int, Receipt]]:
+    def last(self, identity: str) -> int:
+        """The last sequence of a worker; 0 before its first."""
+        return self._workers[identity].last if identity in self._workers else 0
+
+    def workers(self) -> Iterator[tuple[str, int, R]]:
         """Each worker with its last sequence and that push's receipt, by name."""
         for identity, pushes in sorted(self._workers.items()):
             yield identity[2:], pushes.last, pushes.kept[-1][1]
@@ -103,12 +144,12 @@ class Receipts:
         ]
 
     @classmethod
-    def load(cls, dumped: list[Any]) -> Receipts:
+    def load(cls, dumped: list[Any]) -> Self:
         receipts = cls()
         for identity, last, offset, kept in dumped:
             table = receipts._workers if identity.startswith("w:") else receipts._keys
             pushes = table[identity] = Pushes(last, offset)
-            pushes.kept.extend((digest, Receipt(*fields)) for digest, fields in kept)
+            pushes.kept.extend((digest, cls.kind(*fields)) for digest, fields in kept)
         return receipts
 
     def forget(self, offset: int) -> None:
@@ -121,5 +162,11 @@ class Receipts:
             del self._keys[identity]
 
 
-def _fields(receipt: Receipt) -> list[Any]:
+class Receipts(Table[Receipt]):
+    """What became of each push."""
+
+    kind = Receipt
+
+
+def _fields(receipt: Any) -> list[Any]:
     return list(asdict(receipt).values())

@@ -17,6 +17,7 @@ from gradledger_server.entries import Json
 from gradledger_server.errors import InvalidName, InvalidSpec
 from gradledger_server.machine.layout import Declared, Layout
 from gradledger_server.optim import catalog
+from gradledger_server.optim.schedules.catalog import expand_schedule
 
 PARAMETER_DTYPES = ("F32", "F64")
 MAX_TENSORS = 20_000
@@ -71,7 +72,7 @@ def expand(given: Json, parameters: Mapping[str, tuple[tuple[int, ...], str]]) -
     base = given.get("optimizer") or {}
     expanded = {
         "optimizer": catalog.expand_optimizer(base, where="optimizer"),
-        "schedule": catalog.expand_schedule(given.get("schedule"), where="schedule"),
+        "schedule": expand_schedule(given.get("schedule"), where="schedule"),
         "groups": [
             _expand_group(group, base, given.get("schedule"), f"groups[{index}]")
             for index, group in enumerate(given.get("groups") or ())
@@ -159,7 +160,7 @@ def _expand_group(group: Json, base: Json, schedule: Any, where: str) -> dict[st
     return {
         "match": group["match"],
         "optimizer": catalog.expand_optimizer(optimizer, where=f"{where}.optimizer"),
-        "schedule": catalog.expand_schedule(own if own is not None else schedule, where=f"{where}.schedule"),
+        "schedule": expand_schedule(own if own is not None else schedule, where=f"{where}.schedule"),
     }
 
 

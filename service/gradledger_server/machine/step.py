@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gradledger_server.entries import Json
 from gradledger_server.kernels.device import Array, Device, Kernel
 from gradledger_server.kernels.trace import Program
 from gradledger_server.machine.spec import Group
@@ -20,7 +19,6 @@ class Step:
     """How one arena is advanced."""
 
     numbers: Mapping[str, float]  # the hyperparameters that are numbers
-    schedule: Json
     program: Program
     kernel: Kernel
 
@@ -28,9 +26,8 @@ class Step:
     def of(cls, group: Group, dtype: npt.DTypeLike, device: Device) -> Step:
         program = chain.program(group.optimizer)
         kernel = device.kernel(program, np.dtype(dtype))
-        return cls(catalog.numbers(group.optimizer), group.schedule, program, kernel)
+        return cls(catalog.numbers(group.optimizer), program, kernel)
 
-    def advance(self, out: Array, w: Array, g: Array, slots: Sequence[Array], *, t: int, s: int) -> None:
-        """Update number `t` of the elements given, after `s` updates of the model; weights into `out`."""
-        lr = catalog.learning_rate(self.schedule, self.numbers["lr"], s)
+    def advance(self, out: Array, w: Array, g: Array, slots: Sequence[Array], *, t: int, lr: float) -> None:
+        """Update number `t` of the elements given, at this learning rate; weights into `out`."""
         self.kernel(out, w, g, slots, self.program.evaluate({**self.numbers, "t": t, "lr": lr}))

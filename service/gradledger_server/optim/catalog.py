@@ -1,10 +1,9 @@
-"""The catalogue: what rules, presets and schedules there are, and how a spec that names them is read.
+"""The catalogue: what rules and presets there are, and how a spec that names them is read.
 
     expand_optimizer({"rule": "adam", "lr": 0.01})   every hyperparameter, explicit and checked
     slot_starts(optimizer)                           the slots, and the number each starts from
-    expand_schedule, learning_rate                   the same for schedules
 
-All of it is derived from the signatures in `rules.py` and `schedules.py`.
+All of it is derived from the signatures in `rules.py`. `schedules.catalog` is the same for schedules.
 """
 
 from __future__ import annotations
@@ -19,22 +18,17 @@ from gradledger_server.optim.expansion import choose, settle, wrong
 from gradledger_server.optim.hyperparameters import FLOAT32_TINY
 from gradledger_server.optim.presets import DEFAULT_PRESET, PRESETS
 from gradledger_server.optim.rules import RULES
-from gradledger_server.optim.schedules import SCHEDULES
 from gradledger_server.optim.signatures import Facts, Setting, facts_of
 
 __all__ = [
     "PRESETS",
     "RULES",
-    "SCHEDULES",
     "expand_optimizer",
-    "expand_schedule",
-    "learning_rate",
     "rule_facts",
     "slot_starts",
 ]
 
 Optimizer = Mapping[str, Setting]
-Schedule = Mapping[str, Setting]
 
 # What other libraries call it. Understood when a spec is read, never written.
 _ALIASES = {"learning_rate": "lr"}
@@ -85,22 +79,6 @@ def slot_starts(optimizer: Optimizer) -> dict[str, float]:
     return {
         slot: float(optimizer[start] if isinstance(start, str) else start) for slot, start in starts.items()
     }
-
-
-def expand_schedule(given: Mapping[str, object] | None, *, where: str) -> dict[str, Setting]:
-    """The `schedule` object of a spec, expanded; None is the constant schedule. Raises InvalidSpec."""
-    if given is None:
-        return {"name": "constant"}
-    name = choose(given, "name", tuple(SCHEDULES), where=where, default=None)
-    declared = {key: value for key, value in facts_of(SCHEDULES[name]).hyperparameters.items() if key != "lr"}
-    written = {key: value for key, value in given.items() if key != "name"}
-    return {"name": name, **settle(written, declared, {}, where=where, of=f"schedule {name!r}")}
-
-
-def learning_rate(schedule: Schedule, lr: float, s: int) -> float:
-    """The learning rate of the update after `s` applied ones, float64; the same on every machine."""
-    settings = {name: value for name, value in schedule.items() if name != "name"}
-    return float(SCHEDULES[str(schedule["name"])](s, lr=lr, **settings))
 
 
 def own_names(given: Mapping[str, object], *, where: str) -> dict[str, object]:

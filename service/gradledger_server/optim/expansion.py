@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from itertools import pairwise
 from typing import Any
 
 from gradledger_server.errors import InvalidSpec
+from gradledger_server.optim.hyperparameters import Items
 from gradledger_server.optim.signatures import Hyperparameter, Setting
 
 
@@ -76,6 +78,8 @@ def check(parameter: Hyperparameter, value: object, *, where: str) -> Setting:
         fits = isinstance(value, str) and value in parameter.choices
     elif parameter.kind == "switch":
         fits = isinstance(value, bool)
+    elif parameter.items is not None:
+        return _list(parameter.items, value, where=where)  # type: ignore[return-value]
     else:
         return _number(parameter, value, where=where)
     if not fits:
@@ -95,6 +99,19 @@ def _number(parameter: Hyperparameter, value: object, *, where: str) -> float:
     if not parameter.bounds.allow(number) or (whole and not number.is_integer()):
         raise wrong(where, value, parameter.allowed)
     return int(number) if whole else number
+
+
+def _list(items: Items, value: object, *, where: str) -> list[Any]:
+    if not isinstance(value, list | tuple) or not items.least <= len(value) <= items.most:
+        raise wrong(where, value, items.describe())
+    if items.each is None:
+        return list(value)
+    each = Hyperparameter("each", "integer" if items.whole else "number", None, items.each)
+    checked = [_number(each, item, where=f"{where}[{index}]") for index, item in enumerate(value)]
+    for index, (before, after) in enumerate(pairwise(checked), start=1):
+        if items.rising and after <= before:
+            raise wrong(f"{where}[{index}]", after, f"above {where}[{index - 1}], which is {before}")
+    return checked
 
 
 def _shown(value: object) -> Any:

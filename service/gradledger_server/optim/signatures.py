@@ -11,20 +11,21 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from gradledger_server.optim.hyperparameters import MEANINGS, Bounds, Starts
+from gradledger_server.optim.hyperparameters import MEANINGS, Bounds, Items, Starts
 
 Setting = float | str | bool
 
 
 @dataclass(frozen=True, slots=True)
 class Hyperparameter:
-    """One setting: `kind` is "number", "integer", "switch" or "choice"; `default` None: it must be given."""
+    """One setting: `kind` is "number", "integer", "switch", "choice" or "list"; `default` None: required."""
 
     name: str
     kind: str
     default: Setting | None
     bounds: Bounds | None = None
     choices: tuple[str, ...] = ()
+    items: Items | None = None
 
     @property
     def meaning(self) -> str:
@@ -37,6 +38,8 @@ class Hyperparameter:
             return "one of " + ", ".join(self.choices)
         if self.kind == "switch":
             return "true or false"
+        if self.items is not None:
+            return self.items.describe()
         assert self.bounds is not None
         return ("a whole number, " if self.kind == "integer" else "") + self.bounds.describe(self.name)
 
@@ -48,6 +51,8 @@ class Hyperparameter:
             return schema | {"enum": list(self.choices)}
         if self.kind == "switch":
             return schema | {"type": "boolean"}
+        if self.items is not None:
+            return schema | self.items.json_schema()
         assert self.bounds is not None
         return schema | {"type": self.kind} | self.bounds.json_schema()
 
@@ -96,6 +101,8 @@ def _hyperparameter(name: str, hint: Any, default: Any) -> Hyperparameter:
         return Hyperparameter(name, "choice", default, choices=get_args(hint))
     if hint is bool:
         return Hyperparameter(name, "switch", default)
+    for items in _marks(hint, Items):
+        return Hyperparameter(name, "list", default, items=items)
     for bounds in _marks(hint, Bounds):
         return Hyperparameter(name, "integer" if hint.__origin__ is int else "number", default, bounds)
     raise TypeError(

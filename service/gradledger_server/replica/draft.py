@@ -9,11 +9,10 @@ from gradledger_server.blocks import Blocks
 from gradledger_server.entries import Push, Record, Tensors
 from gradledger_server.errors import GradledgerError, Invalid, ParametersMissing
 from gradledger_server.kernels.device import Device
-from gradledger_server.machine.apply import identity_of
 from gradledger_server.machine.gradient import Stretch, check, gather, norm
 from gradledger_server.machine.layout import Layout
 from gradledger_server.machine.model import Model
-from gradledger_server.machine.receipts import Receipt
+from gradledger_server.machine.receipts import Receipt, identity_of
 from gradledger_server.store.contract import Append
 from gradledger_server.wire.digest import digest
 from gradledger_server.wire.records import to_record

@@ -223,7 +223,7 @@ class Hot:
 
     def _facts(self, logged: Logged) -> dict[str, Any]:
         facts = {"offset": logged.offset, **records.from_json(logged.record.meta), "chain": logged.chain}
-        if facts.get("worker") is not None:
+        if facts["kind"] == "push" and facts["worker"] is not None:
             known = self.model.receipts.find(f"w:{facts['worker']}", facts["sequence"], facts["digest"])
             if known is not None and known.fate != "repeated":
                 facts |= {"fate": known.fate, "step": known.step, "lr": known.lr}

@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from gradledger_server.blocks import Blocks
-from gradledger_server.entries import Configure, Create, Delete, Json, Tensors, Upload
+from gradledger_server.entries import Configure, Create, Delete, Json, Metric, Tensors, Upload
 from gradledger_server.errors import (
     Invalid,
     ModelExists,
@@ -34,6 +34,7 @@ from gradledger_server.machine.model import Model
 from gradledger_server.replica.draft import Draft, Sender, draft
 from gradledger_server.replica.hot import Answer, Hot
 from gradledger_server.replica.mailbox import Mailbox, shielded
+from gradledger_server.replica.metrics import Reported, report
 from gradledger_server.replica.published import Published
 from gradledger_server.replica.shelf import Cadence, Shelf
 from gradledger_server.store.contract import Store, StoreFacts
@@ -195,6 +196,14 @@ class Replica:
             return Configure(specs.reconfigure(model.spec, change).json, _now_ms())
 
         await mailbox.run(lambda hot: hot.decide(choose))
+
+    async def report(self, mailbox: Mailbox, value: float, sender: Sender) -> Reported:
+        """A finite metric becomes an answer. Raises NoPlateau, SequenceGap or SequenceReused."""
+        durability = self.store.facts().durability
+        metric = Metric(value, sender.worker, sender.sequence, sender.key, durability, _now_ms())
+        reported = await mailbox.run(lambda hot: report(hot, metric))
+        self.shelf.save_if_due(mailbox)
+        return reported
 
     async def thread(self, work: Callable[[], T]) -> T:
         """Runs `work` on a thread, to the end even if the caller is cancelled."""

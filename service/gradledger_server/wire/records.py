@@ -7,6 +7,7 @@ safetensors body that arrived.
     create      at_ms digest spec                                                   tensors if any
     upload      at_ms digest                                                        tensors
     push        at_ms base digest durability grad_norm key sequence weight worker   tensors
+    metric      at_ms durability key sequence value worker                          none
     configure   at_ms spec                                                          none
     delete      at_ms                                                               none
 """
@@ -19,7 +20,18 @@ from typing import Any
 
 import orjson
 
-from gradledger_server.entries import Configure, Create, Delete, Entry, Json, Push, Record, Tensors, Upload
+from gradledger_server.entries import (
+    Configure,
+    Create,
+    Delete,
+    Entry,
+    Json,
+    Metric,
+    Push,
+    Record,
+    Tensors,
+    Upload,
+)
 from gradledger_server.errors import MalformedBody, MalformedRecord
 from gradledger_server.wire import safetensors, strict
 from gradledger_server.wire.digest import digest
@@ -72,6 +84,17 @@ _KINDS: Mapping[str, tuple[type[Any], Mapping[str, Check]]] = {
             "base": _maybe(_whole),
             "weight": _real,
             "grad_norm": _real,
+            "durability": _text,
+            "at_ms": _whole,
+        },
+    ),
+    "metric": (
+        Metric,
+        {
+            "value": _real,
+            "worker": _maybe(_text),
+            "sequence": _maybe(_whole),
+            "key": _maybe(_text),
             "durability": _text,
             "at_ms": _whole,
         },
