@@ -7,7 +7,8 @@
     │   ├── NotFound                404  no such path
     │   │   ├── ModelNotFound
     │   │   ├── TensorNotFound
-    │   │   └── RuleNotFound
+    │   │   ├── RuleNotFound
+    │   │   └── TransformNotFound
     │   ├── MethodNotAllowed        405
     │   ├── NotAcceptable           406
     │   ├── Conflict                409  right in itself, wrong now
@@ -87,6 +88,11 @@ class TensorNotFound(NotFound):
 class RuleNotFound(NotFound):
     problem, title = "rule-not-found", "There is no such optimizer rule"
     hint = "GET /v1/optimizers lists the rules."
+
+
+class TransformNotFound(NotFound):
+    problem, title = "transform-not-found", "There is no such transform"
+    hint = "GET /v1/transforms lists the transforms."
 
 
 class MethodNotAllowed(Refused):

@@ -21,6 +21,7 @@ from gradledger_server.api import (
     problems,
     service,
     state,
+    transforms,
 )
 from gradledger_server.api.context import Context, Limits
 from gradledger_server.api.express import Express
@@ -29,7 +30,7 @@ from gradledger_server.replica import Replica
 
 Opened = Callable[[], AbstractAsyncContextManager[Replica]]
 
-ROUTERS = (models, gradients, parameters, state, ledger, optimizers, service)
+ROUTERS = (models, gradients, parameters, state, ledger, optimizers, transforms, service)
 
 
 def create_door(replica: Opened, limits: Limits) -> ASGIApp:

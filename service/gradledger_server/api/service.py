@@ -33,7 +33,12 @@ async def facts(served: Served) -> Response:
                 "max_body_bytes": served.limits.max_body_bytes,
                 "max_json_bytes": served.limits.max_json_bytes,
             },
-            "links": {"models": "/v1/models", "optimizers": "/v1/optimizers", "docs": "/docs"},
+            "links": {
+                "models": "/v1/models",
+                "optimizers": "/v1/optimizers",
+                "transforms": "/v1/transforms",
+                "docs": "/docs",
+            },
         }
     )
 

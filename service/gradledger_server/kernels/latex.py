@@ -50,7 +50,8 @@ class _Speller:
         self.names = {"w": "w_{t-1}", "g": "g_t"} | {slot: f"{slot}_{{t-1}}" for slot in program.slots}
         self.defined: dict[str, str] = {}
         for target, value in zip(("w", *program.slots), program.results, strict=True):
-            self.defined.setdefault(value, f"{target}_t")
+            if value != target:  # what stays as it is has no line of its own
+                self.defined.setdefault(value, f"{target}_t")
         uses = Counter(operand for step in program.steps for operand in step.operands)
         shared = [ref for ref in self.steps if uses[ref] > 1 and ref not in self.defined]
         self.defined |= {ref: f"{_EXTRA_NAMES[i]}_t" for i, ref in enumerate(shared)}
