@@ -13,7 +13,8 @@ import pytest
 from gradledger_server.errors import InvalidSpec, TransformNotFound
 from gradledger_server.kernels.device import open_device
 from gradledger_server.kernels.operations import Value
-from gradledger_server.optim import catalog, chain, guide
+from gradledger_server.optim import catalog, chain, equations, guide
+from gradledger_server.optim.hyperparameters import Fraction
 from gradledger_server.optim.prose import Prose, prose_of
 from gradledger_server.optim.transforms import TRANSFORMS
 
@@ -125,3 +126,15 @@ def test_a_docstring_is_read_by_its_paragraphs() -> None:
 def test_rows_without_a_verdict_are_refused() -> None:
     with pytest.raises(ValueError, match="opens with none of lazy equals dense, lazy differs"):
         _ = Prose("Descent", "", rows="who knows").lazy_equals_dense
+
+
+def test_a_transform_that_keeps_something_is_written_with_its_slot() -> None:
+    def follow(w: Value, before: Value, slow: Value, *, t: int, rate: Fraction = 0.5) -> tuple[Value, Value]:
+        """Slow weights. Nobody 2026."""
+        slow = slow + rate * (w - slow)
+        return w, slow
+
+    slow = r"\mathrm{slow}"
+    assert equations.of_transform(follow) == (
+        rf"{slow}_t = {slow}_{{t-1}} + \mathrm{{rate}} \left(w_t - {slow}_{{t-1}}\right)"
+    )

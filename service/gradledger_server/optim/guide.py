@@ -12,13 +12,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gradledger_server.errors import InvalidSpec, TransformNotFound
-from gradledger_server.kernels import latex
-from gradledger_server.kernels.trace import trace
-from gradledger_server.optim import chain
-from gradledger_server.optim.catalog import PRESETS, expand_optimizer, rule_facts, slot_starts
+from gradledger_server.optim import equations
+from gradledger_server.optim.catalog import PRESETS, RULES, expand_optimizer, rule_facts, slot_starts
 from gradledger_server.optim.hyperparameters import SLOT_MEANINGS
 from gradledger_server.optim.prose import prose_of
-from gradledger_server.optim.rules import RULES
 from gradledger_server.optim.signatures import Facts, Hyperparameter, Setting, facts_of
 from gradledger_server.optim.transforms import TRANSFORMS
 
@@ -36,7 +33,7 @@ def describe(rule: str) -> dict[str, Any]:
         "paper": prose.source,
         "use": prose.use,
         "notes": list(prose.notes),
-        "equation": latex.spell(chain.traced(rule, _equation_settings(facts))),
+        "equation": equations.of_rule(rule),
         "slots": slots,
         "bytes_per_parameter": F32_BYTES * (1 + sum(slot["when"] is None for slot in slots)),
         "sparse": {"lazy_equals_dense": prose.lazy_equals_dense, "note": prose.rows},
@@ -57,7 +54,7 @@ def describe_transform(name: str) -> dict[str, Any]:
         "source": prose.source,
         "use": prose.use,
         "notes": list(prose.notes),
-        "equation": _transform_equation(facts),
+        "equation": equations.of_transform(TRANSFORMS[name]),
         "hyperparameters": json_schema(facts.hyperparameters),
     }
 
@@ -104,23 +101,3 @@ def _expanded(rule: str, **given: Setting) -> dict[str, Setting] | None:
         return expand_optimizer({"rule": rule, **given}, where="optimizer")
     except InvalidSpec:
         return None
-
-
-def _equation_settings(facts: Facts) -> tuple[tuple[str, Setting], ...]:
-    """For people: choices at their defaults, every number a symbol, no weight decay but the rule's own."""
-    known = [(name, p.default) for name, p in facts.hyperparameters.items() if p.kind in ("choice", "switch")]
-    if "weight_decay" not in facts_of(RULES[facts.name]).hyperparameters:
-        known.append(("weight_decay", 0.0))
-    return tuple((name, value) for name, value in known if value is not None)
-
-
-def _transform_equation(facts: Facts) -> str:
-    r"""What the rule sees for its gradient, `\hat{g}_t`: the transform traced as if that were a slot."""
-    program = trace(
-        facts.name,
-        lambda w, g, _, **settings: (w, facts.function(w, g, **settings)),
-        slots=(r"\hat{g}",),
-        scalars=tuple(facts.hyperparameters),
-        known={},
-    )
-    return latex.spell(program)
