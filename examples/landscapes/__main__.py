@@ -16,7 +16,7 @@ from examples.landscapes.run import walk
 from gradledger import Client
 from gradledger_server.demo.processes import Service
 
-WELL_KNOWN = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adadelta", "adam", "adamw")
+WELL_KNOWN = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adadelta", "adam", "lion")
 IN_DOCS = ("rosenbrock", "ravine", "saddle")
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "landscapes"
 
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str]) -> None:
     options = _options(arguments)
     with live_service() as client:
         known = [rule["name"] for rule in client.optimizers()]
-        rules = options.rules or known
+        rules = [rule for rule in WELL_KNOWN if rule in known] if options.docs else options.rules or known
         if unknown := set(rules) - set(known):
             raise SystemExit(f"no rule {', '.join(sorted(unknown))}; there are {', '.join(known)}")
         for name in options.landscapes or LANDSCAPES:
@@ -52,7 +52,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     if unknown := set(options.landscapes) - LANDSCAPES.keys():
         parser.error(f"no landscape {', '.join(sorted(unknown))}; there are {', '.join(LANDSCAPES)}")
     if options.docs:
-        options.landscapes, options.rules, options.out = list(IN_DOCS), list(WELL_KNOWN), DOCS
+        options.landscapes, options.out = list(IN_DOCS), DOCS
         options.columns, options.dpi = 2, 100
     return options
 

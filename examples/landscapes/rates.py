@@ -44,7 +44,7 @@ _OWN_SIZE = Rate("of width", 0.0005, 0.015, 0.15)
 
 RATES: Mapping[str, Rate] = {
     "sgd": _FOLLOWS_GRADIENT,
-    "momentum": Rate("per curvature", 0.005, 0.5, 3.9),
+    "momentum": Rate("per curvature", 0.005, 0.6, 3.9),
     "nesterov": Rate("per curvature", 0.005, 0.6, 1.45),
     "adagrad": Rate("of width", 0.003, 0.08, 0.5),
     "adadelta": Rate("of default", 0.5, 10.0, 100.0),

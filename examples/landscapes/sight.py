@@ -31,11 +31,13 @@ def seen(landscape: Landscape, path: Path) -> str:
         return "finds the way down"
     if not _is_inside(landscape, last):
         return "leaves the map"
+    noisy = "noise" in path.trial  # whatever swings then need not be the rule
     if _distance(last, landscape.minima) < near:
-        return "overshoots, then arrives" if _went_uphill(landscape, path.points) else "arrives"
+        overshot = not noisy and _went_uphill(landscape, path.points)
+        return "overshoots, then arrives" if overshot else "arrives"
     if _distance(last, landscape.saddles) < near:
         return "stays at the saddle"
-    return "swings" if _zigzags(path.points) else "on its way"
+    return "swings" if not noisy and _zigzags(path.points) else "on its way"
 
 
 def until_gone(landscape: Landscape, path: Path) -> Points:

@@ -60,8 +60,8 @@ def test_every_rule_has_learning_rates_that_grow(name: str) -> None:
     assert rates("a rule of tomorrow", LANDSCAPES[name], 0.01)["right"] == OTHERS.right * 0.01
 
 
-def path(*points: Point) -> Path:
-    return Path("sgd", "right", 0.1, np.array(points))
+def path(*points: Point, trial: str = "right") -> Path:
+    return Path("sgd", trial, 0.1, np.array(points))
 
 
 RAVINE, SADDLE = LANDSCAPES["ravine"], LANDSCAPES["saddle"]
@@ -74,6 +74,8 @@ RAVINE, SADDLE = LANDSCAPES["ravine"], LANDSCAPES["saddle"]
         (RAVINE, path((-9, 3), (0, 0), (5, 0), (0, 0)), "overshoots, then arrives"),
         (RAVINE, path((-9, 3), (-8, 2), (-7, 1)), "on its way"),
         (RAVINE, path(*[(-9.0, 3.0 * (-1) ** n) for n in range(20)]), "swings"),
+        (RAVINE, path(*[(-9.0, 3.0 * (-1) ** n) for n in range(20)], trial=TRIALS[3]), "on its way"),
+        (RAVINE, path((-9, 3), (0, 0), (5, 0), (0, 0), trial=TRIALS[3]), "arrives"),
         (RAVINE, path((-9, 3), (-9, -30)), "leaves the map"),
         (SADDLE, path((-1.2, 0), (0, 0)), "stays at the saddle"),
         (SADDLE, path((-1.2, 0), (0, 0.1), (0, 5)), "finds the way down"),

@@ -9,6 +9,7 @@ import pytest
 from gradledger_server.optim import guide
 from gradledger_server.optim.catalog import RULES
 from gradledger_server.optim.presets import PRESETS
+from gradledger_server.optim.transforms import TRANSFORMS
 from tools.libraries import LIBRARIES
 from tools.markdown import anchor, display, number, sentence, table
 from tools.optimizers_page import PAGE, page
@@ -26,7 +27,7 @@ def test_it_has_all_there_is() -> None:
         assert f"\n### {rule}\n" in text
         assert sentence(told["use"]) in text and sentence(told["sparse"]["note"]) in text
         assert all(preset in text for preset in told["presets"])
-    for name in guide.TRANSFORMS:
+    for name in TRANSFORMS:
         assert re.search(rf"\n### \d+\. {name}\n", text)
 
 
