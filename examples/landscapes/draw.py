@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path as File
 from textwrap import fill
 
@@ -22,8 +21,7 @@ from examples.landscapes.run import Path
 from examples.landscapes.sight import WORDS, seen, until_gone
 
 COLOURS = ("#d62728", "#1f77b4", "#2ca02c", "#ff7f0e", "#9467bd", "#00a0a8", "#8c564b", "#e377c2")
-PER_PANEL = len(COLOURS)
-GRID_POINTS = 400
+GRID_POINTS = 240
 PALETTE_COLOURS = 256
 LEVELS = 17
 LOWEST_SHARE = 0.01  # of the map lies below the lowest level
@@ -36,27 +34,33 @@ def picture(landscape: Landscape, paths: Sequence[Path], to: File, *, columns: i
 
     `columns` is 2 or 4: how many of the four trials stand beside each other.
     """
-    rules = list(dict.fromkeys(path.rule for path in paths))
-    shares = [rules[i : i + PER_PANEL] for i in range(0, len(rules), PER_PANEL)]
-    rows_each = len(TRIALS) // columns
-    figure = Figure(figsize=(4.4 * columns, 4.6 * rows_each * len(shares) + 1.0), layout="constrained")
-    FigureCanvasAgg(figure)
+    shares = even_shares(list(dict.fromkeys(path.rule for path in paths)))
+    height = 4.6 * (len(TRIALS) // columns) * len(shares) + 1.0
+    figure = Figure(figsize=(4.4 * columns, height), dpi=dpi, layout="constrained", facecolor="white")
+    canvas = FigureCanvasAgg(figure)
     parts = figure.subfigures(len(shares), 1, squeeze=False).ravel()
     for part, share in zip(parts, shares, strict=True):
-        panels = part.subplots(rows_each, columns, squeeze=False).ravel()
+        panels = part.subplots(len(TRIALS) // columns, columns, squeeze=False).ravel()
         for panel, trial in zip(panels, TRIALS, strict=True):
             shown = [path for rule in share for path in paths if (path.rule, path.trial) == (rule, trial)]
             _panel(panel, landscape, shown, trial)
-        handles = [
-            Line2D([], [], color=colour, lw=2.5, label=rule)
-            for rule, colour in zip(share, COLOURS, strict=False)
-        ]
-        part.legend(
-            handles=handles, loc="outside upper center", ncols=2 * columns, frameon=False, fontsize=10
-        )
+        named = zip(share, COLOURS, strict=False)
+        keys = [Line2D([], [], color=colour, lw=2.5, label=rule) for rule, colour in named]
+        part.legend(handles=keys, loc="outside upper center", ncols=2 * columns, frameon=False, fontsize=10)
     figure.suptitle(landscape.title, fontsize=15, fontweight="bold")
     figure.supxlabel(fill(landscape.lesson, 34 * columns), fontsize=10.5, style="italic")
-    _save(figure, to, dpi)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    drawn = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+    few = Image.fromarray(drawn).convert("RGB")
+    to.parent.mkdir(parents=True, exist_ok=True)
+    few.quantize(PALETTE_COLOURS, Image.Quantize.FASTOCTREE).save(to, optimize=True)
+
+
+def even_shares(rules: Sequence[str]) -> list[Sequence[str]]:
+    """As few rows of panels as the colours allow, with about as many rules in each."""
+    rows = -(-len(rules) // len(COLOURS))
+    cuts = [round(row * len(rules) / rows) for row in range(rows + 1)]
+    return [rules[start:stop] for start, stop in pairwise(cuts)]
 
 
 def _panel(axes: Axes, landscape: Landscape, paths: Sequence[Path], trial: str) -> None:
@@ -99,11 +103,3 @@ def _caption(landscape: Landscape, paths: Iterable[Path]) -> str:
     told = sorted(((seen(landscape, path), path.rule) for path in paths), key=lambda one: WORDS.index(one[0]))
     fates = groupby(told, key=lambda one: one[0])
     return "\n".join(fill(f"{word}: {', '.join(rule for _, rule in rules)}", 62) for word, rules in fates)
-
-
-def _save(figure: Figure, to: File, dpi: int) -> None:
-    drawn = io.BytesIO()
-    figure.savefig(drawn, dpi=dpi, facecolor="white")
-    few = Image.open(drawn).convert("RGB").quantize(PALETTE_COLOURS, Image.Quantize.FASTOCTREE)
-    to.parent.mkdir(parents=True, exist_ok=True)
-    few.save(to, optimize=True)

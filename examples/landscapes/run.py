@@ -1,14 +1,14 @@
-"""Rules walk over a landscape: each trial is a tensor with an optimizer of its own, all in one model.
+"""Rules walk over a landscape: a trial is a model, in which each rule has a tensor and a group of its own.
 
-The service only ever sees gradients. One push holds those of all trials at where they are, and the answer
-says where they went; a trial that left the neighbourhood gets no more gradients.
+The service only ever sees gradients. One push holds those of all rules at where they are, and the answer
+says where they went; a rule that left the neighbourhood gets no more gradients.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,39 +33,43 @@ class Path:
     points: Points
 
 
-def walk(client: Client, landscape: Landscape, rules: Sequence[str], steps: int, seed: int = 0) -> list[Path]:
+def walk(client: Client, landscape: Landscape, rules: Sequence[str], steps: int) -> list[Path]:
     """The paths of every rule in every trial, through the service `client` talks to."""
-    defaults = {each["name"]: _default_lr(each) for each in client.optimizers()}
-    lrs = {(rule, trial): rates(rule, landscape, defaults[rule])[trial] for rule in rules for trial in TRIALS}
-    names = [f"{rule}/{trial}" for rule, trial in lrs]
-    groups = [
-        {"match": name, "optimizer": {"rule": rule, "lr": lr}}
-        for name, ((rule, _), lr) in zip(names, lrs.items(), strict=True)
-    ]
+    listed = client.optimizers()
+    defaults = {each["name"]: each["hyperparameters"]["properties"]["lr"]["default"] for each in listed}
+    chosen = {rule: rates(rule, landscape, float(defaults[rule])) for rule in rules}
+
+    def one(trial: str) -> list[Path]:
+        lrs = {rule: rates_of[trial] for rule, rates_of in chosen.items()}
+        noise = np.random.default_rng(0).normal(0.0, landscape.noise if "noise" in trial else 0.0, (steps, 2))
+        walked = _walk(client, landscape, f"{landscape.name}-{TRIALS.index(trial)}", lrs, noise)
+        return [Path(rule, trial, lr, walked[rule]) for rule, lr in lrs.items()]
+
+    with ThreadPoolExecutor(len(TRIALS)) as side_by_side:
+        return [path for paths in side_by_side.map(one, TRIALS) for path in paths]
+
+
+def _walk(
+    client: Client, landscape: Landscape, name: str, lrs: Mapping[str, float], noise: Points
+) -> dict[str, Points]:
+    """Where each rule went with its learning rate: a step for each row of noise."""
     start = np.array([landscape.start])  # [1, 2]: a matrix, so that rules for matrices can take part
-    model = client.create(landscape.name, dict.fromkeys(names, start), {"rule": "sgd"}, groups=groups)
-    noise = np.random.default_rng(seed).standard_normal((steps, 2)) * landscape.noise
-    noisy = np.array([[float("noise" in trial)] for _, trial in lrs])
-    at = np.repeat(start, len(names), axis=0)
-    paths = [[point] for point in at]
-    for step in range(steps):
+    groups = [{"match": rule, "optimizer": {"rule": rule, "lr": lr}} for rule, lr in lrs.items()]
+    model = client.create(name, dict.fromkeys(lrs, start), {"rule": "sgd"}, groups=groups)
+    at = np.repeat(start, len(lrs), axis=0)
+    paths = {rule: [start[0]] for rule in lrs}
+    for disturbance in noise:
         near = np.abs(at - _middle(landscape)).max(axis=1) < FAR_WIDTHS * landscape.width
         if not near.any():
             break
-        gradient = np.stack(landscape.gradient(at[:, 0], at[:, 1]), axis=1) + noisy * noise[step]
-        moved, _ = model.push({name: gradient[i : i + 1] for i, name in enumerate(names) if near[i]})
-        at = np.concatenate([moved[name] for name in names])
-        for index in np.flatnonzero(near):
-            paths[index].append(at[index])
+        gradient = np.stack(landscape.gradient(at[:, 0], at[:, 1]), axis=1) + disturbance
+        moved, _ = model.push({rule: gradient[i : i + 1] for i, rule in enumerate(lrs) if near[i]})
+        at = np.concatenate([moved[rule] for rule in lrs])
+        for rule, point, came_along in zip(lrs, at, near, strict=True):
+            if came_along:
+                paths[rule].append(point)
     model.delete()
-    return [
-        Path(rule, trial, lr, np.array(points))
-        for ((rule, trial), lr), points in zip(lrs.items(), paths, strict=True)
-    ]
-
-
-def _default_lr(rule: dict[str, Any]) -> float:
-    return float(rule["hyperparameters"]["properties"]["lr"]["default"])
+    return {rule: np.array(points) for rule, points in paths.items()}
 
 
 def _middle(landscape: Landscape) -> Points:

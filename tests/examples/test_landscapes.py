@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from examples.landscapes.draw import COLOURS, even_shares
 from examples.landscapes.functions import LANDSCAPES, Landscape, Point
 from examples.landscapes.rates import OTHERS, RATES, TRIALS, rates
 from examples.landscapes.run import Path
@@ -100,3 +101,12 @@ def test_rules_walk_through_a_live_service_and_are_drawn(tmp_path: File) -> None
     assert f"{tmp_path / 'saddle.png'}: {2 * len(TRIALS)} paths" in ran.stdout
     with Image.open(tmp_path / "saddle.png") as picture:
         assert picture.width > 2 * picture.height > 200
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 25, 31, 40])
+def test_rules_are_shared_out_evenly_and_each_is_drawn_once(count: int) -> None:
+    rules = [f"rule {number}" for number in range(count)]
+    shares = even_shares(rules)
+    sizes = [len(share) for share in shares]
+    assert [rule for share in shares for rule in share] == rules
+    assert max(sizes) <= len(COLOURS) and max(sizes) - min(sizes) <= 1

@@ -24,14 +24,9 @@ SYMBOLS = {
     "weight_decay": r"\lambda",
     "lr_decay": r"\kappa",
     "t": "t",
-    "s": "s",
-    "eta": r"\eta",
-    "gamma": r"\gamma",
 }
 _SUM, _PRODUCT, _ATOM = range(3)  # how tightly a text holds together
 _EXTRA_NAMES = "xyz"
-
-Names = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +37,9 @@ class Text:
     def within(self, tightness: int) -> str:
         """The text as an operand of something that needs at least this tightness."""
         return self.latex if self.tightness >= tightness else rf"\left({self.latex}\right)"
+
+
+Names = Mapping[str, str]
 
 
 def spell(program: Program, names: Names | None = None, new_names: Names | None = None) -> str:
@@ -99,17 +97,11 @@ def _power(base: Text, count: int) -> str:
     return base.within(_PRODUCT) if count == 1 else f"{base.within(_ATOM)}^{count}"
 
 
-def upright(name: str) -> str:
-    """A name that is a word and not a letter."""
-    spaced = name.replace("_", "\\ ")
-    return rf"\mathrm{{{spaced}}}"
-
-
 def scalar_text(scalar: Scalar | float) -> Text:
     if not isinstance(scalar, Scalar):
         return Text(f"{scalar:g}", _ATOM)
     if not scalar.operands:
-        return Text(SYMBOLS.get(scalar.name, upright(scalar.name)), _ATOM)
+        return Text(SYMBOLS.get(scalar.name, rf"\mathrm{{{scalar.name}}}"), _ATOM)
     return combine(scalar.name, [scalar_text(operand) for operand in scalar.operands])
 
 

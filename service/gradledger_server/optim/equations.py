@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from gradledger_server.optim import chain
 from gradledger_server.optim.catalog import RULES, rule_facts
 from gradledger_server.optim.signatures import Facts, Setting, facts_of
 
+_SYMBOLS = {"s": "s", "eta": r"\eta", "gamma": r"\gamma", "norm": r"\lVert g \rVert"}
 _NEW_GRADIENT = "new_g"
 _NAMES = {"before": "w_{t-1}", "g": "g_t", "mean": r"\bar{g}", "draw": r"\xi_t"}
 _NEW_NAMES = {_NEW_GRADIENT: r"\hat{g}_t", "w": r"\hat{w}_t", "mean": r"\bar{g}"}
@@ -46,10 +48,16 @@ def of_transform(function: Callable[..., Any]) -> str:
     scalars = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in known]
     program = trace(function.__name__, as_rule, slots=slots, scalars=scalars, known=known)
     weight = "w_{t-1}" if taken[:2] == ["w", "g"] else "w_t"  # before the rule or after it
-    words = {name: latex.upright(name) for name in slots if len(name) > 1}
+    words = {name: rf"\mathrm{{{name}}}" for name in slots if len(name) > 1}
     before = {name: f"{word}_{{t-1}}" for name, word in words.items()} | _NAMES | {"w": weight}
     after = {name: f"{word}_t" for name, word in words.items()} | _NEW_NAMES
-    return latex.spell(program, before, after)
+    return re.sub(r"\\mathrm\{(\w+)\}", _word, latex.spell(program, before, after))
+
+
+def _word(found: re.Match[str]) -> str:
+    """A transform's settings are mostly words: their parts stand apart, where `_` would make an index."""
+    name = found[1]
+    return _SYMBOLS.get(name) or rf"\mathrm{{{name}}}".replace("_", "\\ ")
 
 
 def _choices(facts: Facts) -> dict[str, Setting]:
