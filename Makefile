@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo serve test lint types pytest format bench bits gpu-check openapi crash clean
+.PHONY: help install demo serve landscapes test lint types pytest format bench bits gpu-check openapi docs crash clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,7 +16,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	"$$python" -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && break; done)
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(INSTALLED) ## Make .venv with the service, the client and what demo and tests need
 
@@ -37,6 +37,9 @@ demo: install ## Train a classifier with four workers, kill the service midway, 
 
 serve: install ## Start the service with its own embedded Valkey on http://127.0.0.1:8000
 	@$(BIN)/gradledger serve
+
+landscapes: install ## Let every rule walk over five landscapes and draw it in landscapes/ (ARGS=… for the drawing)
+	@$(BIN)/python -m examples.landscapes $(ARGS)
 
 test: lint types pytest ## Check format, lint and types, then run the whole test suite
 
@@ -80,6 +83,9 @@ $(BENCH_INSTALLED): $(INSTALLED)
 openapi: install ## Write openapi/openapi.json again
 	@$(BIN)/gradledger openapi > openapi/openapi.json.new
 	@mv openapi/openapi.json.new openapi/openapi.json
+
+docs: install ## Write docs/optimizers.md again, from the catalogue
+	@$(BIN)/python -m tools.optimizers_page
 
 crash: install ## Kill the service and Valkey at random moments, many more times than `make test` does (ROUNDS=200)
 	GRADLEDGER_CRASH_ROUNDS=$(or $(ROUNDS),200) $(BIN)/python -m pytest tests/crash --timeout 0

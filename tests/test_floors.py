@@ -25,7 +25,7 @@ FLOORS: dict[str, set[str]] = {
     "server": {"api", "replica", "store", "kernels.device", "settings"},
     "doctor": {"store", "kernels.device", "settings"},
     "settings": set(),
-    "api": {"replica", "wire", "optim.catalog", "optim.guide", "optim.schedules"},
+    "api": {"replica", "wire", "optim.catalog", "optim.guide", "optim.schedules", "optim.transforms"},
     "replica": {"store", "machine", "wire", "kernels.device"},
     "store": set(),
     "wire": set(),

@@ -8,7 +8,8 @@
     │   │   ├── ModelNotFound
     │   │   ├── TensorNotFound
     │   │   ├── RuleNotFound
-    │   │   └── ScheduleNotFound
+    │   │   ├── ScheduleNotFound
+    │   │   └── TransformNotFound
     │   ├── MethodNotAllowed        405
     │   ├── NotAcceptable           406
     │   ├── Conflict                409  right in itself, wrong now
@@ -95,6 +96,11 @@ class RuleNotFound(NotFound):
 class ScheduleNotFound(NotFound):
     problem, title = "schedule-not-found", "There is no such schedule"
     hint = "GET /v1/schedules lists the schedules."
+
+
+class TransformNotFound(NotFound):
+    problem, title = "transform-not-found", "There is no such transform"
+    hint = "GET /v1/transforms lists the transforms."
 
 
 class MethodNotAllowed(Refused):

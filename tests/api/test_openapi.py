@@ -16,7 +16,7 @@ from tests.service import Answer, Service
 
 COMMITTED = Path(__file__).resolve().parents[2] / "openapi" / "openapi.json"
 PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-HARMLESS = {"/livez", "/metrics", "/v1/optimizers", "/v1/schedules"}
+HARMLESS = {"/livez", "/metrics", "/v1/optimizers", "/v1/schedules", "/v1/transforms"}
 """Paths that cannot fail in any way the service knows of."""
 
 
@@ -102,3 +102,15 @@ def test_what_the_service_answers_is_what_the_document_promises(spec: dict[str, 
     for path in ("", "/parameters", "/entries", "/workers", "/metrics"):
         promised("get", path, model.send("GET", path))
     promised("get", "/parameters/{tensor}", model.send("GET", "/parameters/w"))
+
+
+@pytest.mark.parametrize(("noun", "item"), [("optimizers", "{rule}"), ("transforms", "{name}")])
+def test_the_catalogue_is_what_the_document_promises(
+    spec: dict[str, Any], service: Service, noun: str, item: str
+) -> None:
+    listed = service.request("GET", f"/v1/{noun}").json
+    answered = {f"/v1/{noun}": [listed], f"/v1/{noun}/{item}": listed[noun]}
+    for path, answers in answered.items():
+        schema = spec["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+        for answer in answers:
+            OAS31Validator({**schema, "components": spec["components"]}).validate(answer)

@@ -12,6 +12,7 @@ from gradledger_server import __version__
 from gradledger_server.api.problems import catalogue
 from gradledger_server.errors import GradledgerError
 from gradledger_server.optim.catalog import RULES
+from gradledger_server.optim.transforms import TRANSFORMS
 from tests.api.talk import Model, refused
 from tests.service import Service
 
@@ -91,8 +92,18 @@ def test_the_catalogue_of_optimizers(service: Service) -> None:
         assert rule["paper"]
         assert rule["equation"]
         assert rule["hyperparameters"]["properties"]["lr"]
-        assert rule["presets"]["torch"]["rule"] == rule["name"]
+        assert rule["use"] and rule["sparse"]["note"]
+        assert all(settings["rule"] == rule["name"] for settings in rule["presets"].values())
     refused(service.request("GET", "/v1/optimizers/sdg"), 404, "rule-not-found")
+
+
+def test_the_catalogue_of_transforms(service: Service) -> None:
+    listed = service.request("GET", "/v1/transforms").json["transforms"]
+    assert [transform["name"] for transform in listed] == list(TRANSFORMS)
+    assert [transform["position"] for transform in listed] == list(range(1, 1 + len(listed)))
+    for transform in listed:
+        assert service.request("GET", f"/v1/transforms/{transform['name']}").json == transform
+    refused(service.request("GET", "/v1/transforms/weight-decay"), 404, "transform-not-found")
 
 
 class Links(HTMLParser):

@@ -23,6 +23,7 @@ from gradledger_server.api import (
     schedules,
     service,
     state,
+    transforms,
 )
 from gradledger_server.api.context import Context, Limits
 from gradledger_server.api.express import Express
@@ -31,7 +32,18 @@ from gradledger_server.replica import Replica
 
 Opened = Callable[[], AbstractAsyncContextManager[Replica]]
 
-ROUTERS = (models, gradients, parameters, state, ledger, metrics, optimizers, schedules, service)
+ROUTERS = (
+    models,
+    gradients,
+    parameters,
+    state,
+    ledger,
+    metrics,
+    optimizers,
+    schedules,
+    transforms,
+    service,
+)
 
 
 def create_door(replica: Opened, limits: Limits) -> ASGIApp:

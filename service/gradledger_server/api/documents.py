@@ -41,7 +41,43 @@ _ANY_OBJECT: Document = {"type": "object"}
 _NAMES: Document = {"type": "array", "items": _STRING}
 _NESTED = {"type": "object", "description": "Nested lists, row-major, by tensor name."}
 
+_TOLD = {
+    "name": _STRING,
+    "summary": _STRING,
+    "use": {"type": "string", "description": "When to use it."},
+    "notes": _NAMES,
+    "equation": {"type": "string", "description": "LaTeX, from the same trace as the kernels."},
+    "hyperparameters": {"type": "object", "description": "JSON Schema 2020-12."},
+}
+_ROWS = _object(
+    "Gradients for some rows of a tensor, with weight_decay 0. Null: the rule works on whole tensors.",
+    lazy_equals_dense=_maybe("boolean"),
+    note=_STRING,
+)
+_SLOT = _object(
+    "What the rule remembers of each parameter; `when` names the setting that adds it, null: always.",
+    name=_STRING,
+    meaning=_STRING,
+    starts_at=_NUMBER,
+    when=_maybe("string"),
+)
+
 _ANSWERS: dict[str, Document] = {
+    "Optimizer": _object(
+        "A rule of the catalogue. `bytes_per_parameter`: weight and default slots of an F32 parameter.",
+        **_TOLD,
+        paper=_STRING,
+        slots={"type": "array", "items": _SLOT},
+        bytes_per_parameter=_INTEGER,
+        sparse=_ROWS,
+        presets={"type": "object", "description": "Every hyperparameter's value, by preset."},
+    ),
+    "Transform": _object(
+        "What happens to a gradient before the rule. `position` 1 is applied first.",
+        **_TOLD,
+        source=_STRING,
+        position=_INTEGER,
+    ),
     "Problem": _object(
         "RFC 9457; further members belong to the type.",
         type=_STRING,
@@ -100,8 +136,8 @@ def _json(
     return {status: {"description": description, "content": {JSON: {"schema": schema}} | (more or {})}}
 
 
-def _list_of(noun: str, **others: Document) -> dict[int | str, Document]:
-    rows = {"type": "array", "items": _ANY_OBJECT}
+def _list_of(noun: str, item: Document = _ANY_OBJECT, **others: Document) -> dict[int | str, Document]:
+    rows = {"type": "array", "items": item}
     return _json(_object(f"The {noun}.", **{noun: rows}, **others), f"The {noun}")
 
 
@@ -125,8 +161,10 @@ PUSHED = _json(
 TENSORS: dict[int | str, Document] = {200: {"description": "The whole state", "content": _BINARY}}
 ENTRIES = _list_of("entries", next_after=_maybe("integer"), offset=_INTEGER, saved_offset=_INTEGER)
 WORKERS = _list_of("workers")
-OPTIMIZERS = _list_of("optimizers")
-OPTIMIZER = _json(_ANY_OBJECT, "The rule")
+OPTIMIZERS = _list_of("optimizers", _ref("Optimizer"))
+OPTIMIZER = _json(_ref("Optimizer"), "The rule")
+TRANSFORMS = _list_of("transforms", _ref("Transform"))
+TRANSFORM = _json(_ref("Transform"), "The transform")
 SCHEDULES = _list_of("schedules")
 SCHEDULE = _json(_ANY_OBJECT, "The schedule")
 PREVIEW = _json(

@@ -37,6 +37,7 @@ async def facts(served: Served) -> Response:
                 "models": "/v1/models",
                 "optimizers": "/v1/optimizers",
                 "schedules": "/v1/schedules",
+                "transforms": "/v1/transforms",
                 "docs": "/docs",
             },
         }

@@ -25,19 +25,23 @@ class DemoFailed(Exception):
 
 
 class Service:
-    """`gradledger serve` on a port and a data directory of its own. It can be killed and started again."""
+    """`gradledger serve` on a port and a data directory of its own. It can be killed and started again.
 
-    def __init__(self, data_dir: Path, log: Path) -> None:
+    `options` are more options of `serve`.
+    """
+
+    def __init__(self, data_dir: Path, log: Path, *options: str) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self._port = int(free.getsockname()[1])
         self.url = f"http://127.0.0.1:{self._port}"
         self._data_dir = data_dir
         self._log = log
+        self._options = options
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Starts the service and waits until it can take pushes."""
-        command = ["serve", "--port", str(self._port), "--data-dir", str(self._data_dir)]
+        command = ["serve", "--port", str(self._port), "--data-dir", str(self._data_dir), *self._options]
         with self._log.open("ab") as log:
             self._process = _start(["-m", "gradledger_server", *command], stdout=log, stderr=log)
         patience_ends = time.monotonic() + READY_S

@@ -7,6 +7,7 @@ What a slot or weight becomes is written once and then called by its name; so is
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gradledger_server.kernels.trace import Program, Scalar, Step
@@ -38,19 +39,27 @@ class Text:
         return self.latex if self.tightness >= tightness else rf"\left({self.latex}\right)"
 
 
-def spell(program: Program) -> str:
-    """The whole rule, its lines joined by a LaTeX line break."""
-    return _Speller(program).lines()
+Names = Mapping[str, str]
+
+
+def spell(program: Program, names: Names | None = None, new_names: Names | None = None) -> str:
+    """The whole rule, its lines joined by a LaTeX line break.
+
+    `names` and `new_names` say how to write inputs and results, where not as `m_{t-1}` and `m_t`.
+    """
+    return _Speller(program, names or {}, new_names or {}).lines()
 
 
 class _Speller:
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, names: Names, new_names: Names) -> None:
         self.program = program
         self.steps = {step.result: step for step in program.steps}
         self.names = {"w": "w_{t-1}", "g": "g_t"} | {slot: f"{slot}_{{t-1}}" for slot in program.slots}
+        self.names |= names
         self.defined: dict[str, str] = {}
         for target, value in zip(("w", *program.slots), program.results, strict=True):
-            self.defined.setdefault(value, f"{target}_t")
+            if value != target:  # what stays as it is has no line of its own
+                self.defined.setdefault(value, new_names.get(target, f"{target}_t"))
         uses = Counter(operand for step in program.steps for operand in step.operands)
         shared = [ref for ref in self.steps if uses[ref] > 1 and ref not in self.defined]
         self.defined |= {ref: f"{_EXTRA_NAMES[i]}_t" for i, ref in enumerate(shared)}

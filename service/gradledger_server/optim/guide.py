@@ -1,36 +1,61 @@
-"""What people and clients are told about the catalogue, as JSON; read off the rules themselves."""
+"""What people and clients are told about the catalogue, as JSON; read off rules and transforms themselves.
+
+    describe("adam")                      GET /v1/optimizers/adam
+    describe_transform("weight_decay")    GET /v1/transforms/weight_decay
+
+`docs/optimizers.md` is written from the same.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gradledger_server.kernels import latex
-from gradledger_server.optim import chain
-from gradledger_server.optim.catalog import PRESETS, expand_optimizer, rule_facts
+from gradledger_server.errors import InvalidSpec, TransformNotFound
+from gradledger_server.optim import equations
+from gradledger_server.optim.catalog import PRESETS, RULES, expand_optimizer, rule_facts, slot_starts
 from gradledger_server.optim.hyperparameters import SLOT_MEANINGS
-from gradledger_server.optim.rules import RULES
+from gradledger_server.optim.prose import prose_of
 from gradledger_server.optim.signatures import Facts, Hyperparameter, Setting, facts_of
+from gradledger_server.optim.transforms import TRANSFORMS
+
+F32_BYTES = 4
 
 
 def describe(rule: str) -> dict[str, Any]:
     """A rule for people and clients, as JSON. Raises RuleNotFound."""
     facts = rule_facts(rule)
-    starts = facts.slots.items()
+    prose = prose_of(RULES[rule])
+    slots = _slots(facts)
     return {
         "name": rule,
-        "summary": facts.summary,
-        "paper": facts.source,
-        "equation": latex.spell(chain.traced(rule, _equation_settings(facts))),
-        "slots": [
-            {"name": slot, "meaning": SLOT_MEANINGS[slot], "starts_at": start} for slot, start in starts
-        ],
-        "bytes_per_parameter": 4 * (1 + len(facts.slots)),
+        "summary": prose.summary,
+        "paper": prose.source,
+        "use": prose.use,
+        "notes": list(prose.notes),
+        "equation": equations.of_rule(rule),
+        "slots": slots,
+        "bytes_per_parameter": F32_BYTES * (1 + sum(slot["when"] is None for slot in slots)),
+        "sparse": {"lazy_equals_dense": prose.lazy_equals_dense, "note": prose.rows},
         "hyperparameters": json_schema(facts.hyperparameters),
-        "presets": {
-            preset: expand_optimizer({"rule": rule, "preset": preset}, where="optimizer")
-            for preset in PRESETS
-        },
+        "presets": {preset: settings for preset in PRESETS if (settings := _expanded(rule, preset=preset))},
+    }
+
+
+def describe_transform(name: str) -> dict[str, Any]:
+    """A transform for people and clients, as JSON. Raises TransformNotFound."""
+    if name not in TRANSFORMS:
+        raise TransformNotFound(f"There is no transform {name[:64]!r}.", known=list(TRANSFORMS))
+    facts, prose = facts_of(TRANSFORMS[name]), prose_of(TRANSFORMS[name])
+    return {
+        "name": name,
+        "position": 1 + list(TRANSFORMS).index(name),
+        "summary": prose.summary,
+        "source": prose.source,
+        "use": prose.use,
+        "notes": list(prose.notes),
+        "equation": equations.of_transform(TRANSFORMS[name]),
+        "hyperparameters": json_schema(facts.hyperparameters),
     }
 
 
@@ -45,9 +70,34 @@ def json_schema(hyperparameters: Mapping[str, Hyperparameter]) -> dict[str, Any]
     }
 
 
-def _equation_settings(facts: Facts) -> tuple[tuple[str, Setting], ...]:
-    """For people: choices at their defaults, every number a symbol, no weight decay but the rule's own."""
-    known = [(name, p.default) for name, p in facts.hyperparameters.items() if p.kind in ("choice", "switch")]
-    if "weight_decay" not in facts_of(RULES[facts.name]).hyperparameters:
-        known.append(("weight_decay", 0.0))
-    return tuple((name, value) for name, value in known if value is not None)
+def _slots(facts: Facts) -> list[dict[str, Any]]:
+    """The slots a rule has by default (`when` None), then those that one other setting adds."""
+    told: dict[str, dict[str, Any]] = {}
+    for when, given in (("", {}), *_other_settings(facts)):
+        expanded = _expanded(facts.name, **given)
+        for slot, start in slot_starts(expanded).items() if expanded else ():
+            told.setdefault(
+                slot,
+                {"name": slot, "meaning": SLOT_MEANINGS[slot], "starts_at": start, "when": when or None},
+            )
+    return list(told.values())
+
+
+def _other_settings(facts: Facts) -> Iterator[tuple[str, dict[str, Setting]]]:
+    """Every hyperparameter once at each value that could change what a rule has to remember."""
+    for name, parameter in facts.hyperparameters.items():
+        if parameter.kind == "choice":
+            for choice in parameter.choices:
+                yield f"{name} is {choice}", {name: choice}
+        elif parameter.kind == "switch":
+            yield f"{name} is {str(not parameter.default).lower()}", {name: not parameter.default}
+        elif parameter.default == 0.0:
+            yield f"{name} > 0", {name: 0.5}
+
+
+def _expanded(rule: str, **given: Setting) -> dict[str, Setting] | None:
+    """The optimizer's settings, None if these do not go together or the rule has no such preset."""
+    try:
+        return expand_optimizer({"rule": rule, **given}, where="optimizer")
+    except InvalidSpec:
+        return None

@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from gradledger_server.optim.hyperparameters import MEANINGS, Bounds, Items, Starts
+from gradledger_server.optim.prose import prose_of
 
 Setting = float | str | bool
 
@@ -71,7 +72,7 @@ class Facts:
 
 @cache
 def facts_of(function: Callable[..., Any]) -> Facts:
-    """Read a rule's or schedule's facts. Its docstring is `Summary. Source.`
+    """Read a rule's or schedule's facts. Its docstring begins `Summary. Source.` (`prose.py`).
 
     Raises TypeError for a parameter whose annotation declares no kind.
     """
@@ -88,8 +89,8 @@ def facts_of(function: Callable[..., Any]) -> Facts:
         for mark in _marks(hints[slot], Starts):
             slots[slot] = mark.name
             settings[mark.name] = Hyperparameter(mark.name, "number", mark.default, mark.bounds)
-    summary, _, source = (inspect.getdoc(function) or "").partition(". ")
-    return Facts(function.__name__, function, slots, settings, summary.rstrip("."), source.rstrip("."))
+    prose = prose_of(function)
+    return Facts(function.__name__, function, slots, settings, prose.summary, prose.source)
 
 
 def _marks(hint: Any, kind: type[Any]) -> list[Any]:

@@ -1,0 +1,1 @@
+"""Things to look at, made through a live service."""
