@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradledger_server.errors import InvalidSpec
-from gradledger_server.optim.schedules import page
 from gradledger_server.optim.schedules.aliases import ALIASES
 from gradledger_server.optim.schedules.catalog import (
     SCHEDULES,
@@ -364,13 +363,6 @@ def test_a_decay_never_rises(kind: str) -> None:
 
 
 # For people
-
-
-def test_the_page_is_as_generated() -> None:
-    committed = (TESTS.parent / "docs" / "schedules.md").read_text(encoding="utf-8")
-    assert committed == page.render(), (
-        "run `python -m gradledger_server.optim.schedules.page > docs/schedules.md`"
-    )
 
 
 def test_the_table_names_settings_there_are() -> None:

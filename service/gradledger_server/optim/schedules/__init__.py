@@ -8,5 +8,5 @@ settings, declared like a rule's; its docstring is `Summary. Source.` and, set a
     composed, plateau               made of other schedules; driven by what clients measure
     catalog                         the way in: expand a spec's schedule, evaluate it
     aliases, requirements           other names for the same forms; what settings must be to one another
-    libraries, guide, page          for people: whose behaviour each setting reproduces
+    libraries, guide                for people: whose behaviour each setting reproduces
 """

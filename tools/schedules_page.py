@@ -1,13 +1,18 @@
-"""docs/schedules.md, generated: `python -m gradledger_server.optim.schedules.page > docs/schedules.md`."""
+"""docs/schedules.md, from the catalogue: `python -m tools.schedules_page` writes it."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 from gradledger_server.optim.schedules import guide
 from gradledger_server.optim.schedules.catalog import SCHEDULES, settings_of
 from gradledger_server.optim.schedules.libraries import LIBRARIES
+from gradledger_server.optim.signatures import Hyperparameter
+from tools.markdown import table
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "schedules.md"
 
 INTRODUCTION = """\
 # Schedules
@@ -25,9 +30,6 @@ CONVENTIONS = """\
 
 Libraries agree on most curves and differ by one update at their edges. Each such convention is a setting.
 Capitals stand for your numbers.
-
-| library | its name | schedule | settings | mind |
-|---|---|---|---|---|
 """
 
 METRICS = """\
@@ -45,16 +47,16 @@ the last of them (`"at"`). During a cooldown metrics do not count as bad; for Ke
 """
 
 
-def render() -> str:
+def page() -> str:
     """The whole page."""
-    return "\n".join([INTRODUCTION, CONVENTIONS + "".join(_rows()), METRICS, *_sections()])
+    whose = table(("library", "its name", "schedule", "settings", "mind"), _rows()) + "\n"
+    return "\n".join([INTRODUCTION, CONVENTIONS, whose, METRICS, *_sections()])
 
 
-def _rows() -> Iterator[str]:
+def _rows() -> Iterator[tuple[str, ...]]:
     for row in LIBRARIES:
         settings = ", ".join(f"`{name}`: {_shown(value)}" for name, value in row.settings.items())
-        cells = (row.library, f"`{row.theirs}`", f"`{row.name}`", settings, row.note)
-        yield f"| {' | '.join(cells)} |\n"
+        yield row.library, f"`{row.theirs}`", f"`{row.name}`", settings, row.note
 
 
 def _sections() -> Iterator[str]:
@@ -63,13 +65,14 @@ def _sections() -> Iterator[str]:
         lines = [f"## {name}", "", f"{told['summary']}. *{told['source']}.*", "", f"> {told['formula']}", ""]
         settings = settings_of(name).values()
         if settings:
-            lines += ["| setting | allowed | default | meaning |", "|---|---|---|---|"]
-        for its in settings:
-            default = "" if its.default is None else _shown(its.default)
-            lines.append(f"| `{its.name}` | {its.allowed} | {default} | {its.meaning} |")
+            lines.append(table(("setting", "allowed", "default", "meaning"), map(_setting, settings)))
         if told["aliases"]:
             lines += ["", "Also known as " + ", ".join(f"`{alias}`" for alias in told["aliases"]) + "."]
         yield "\n".join(lines).rstrip() + "\n"
+
+
+def _setting(its: Hyperparameter) -> tuple[str, ...]:
+    return f"`{its.name}`", its.allowed, "" if its.default is None else _shown(its.default), its.meaning
 
 
 def _shown(value: object) -> str:
@@ -77,4 +80,4 @@ def _shown(value: object) -> str:
 
 
 if __name__ == "__main__":
-    print(render(), end="")
+    PAGE.write_text(page())
