@@ -19,6 +19,7 @@ from gradledger_server.api import (
     optimizers,
     parameters,
     problems,
+    rows,
     service,
     state,
 )
@@ -29,7 +30,7 @@ from gradledger_server.replica import Replica
 
 Opened = Callable[[], AbstractAsyncContextManager[Replica]]
 
-ROUTERS = (models, gradients, parameters, state, ledger, optimizers, service)
+ROUTERS = (models, gradients, parameters, rows, state, ledger, optimizers, service)
 
 
 def create_door(replica: Opened, limits: Limits) -> ASGIApp:

@@ -42,6 +42,8 @@ async def push(request: Request, model: ModelName, served: Served) -> Response:
     mailbox = await served.replica.shelf.open(model)
     chosen = _form_of_answer(request, form, mailbox)
     tensors, facts = await _read(request, form, mailbox, served)
+    if chosen is not None and mailbox.hot.model.layout.tables:
+        chosen = _form_of_answer(request, form, mailbox, tensors)  # now that its rows are known
     sender = _sender(request, facts)
     if_match = request.headers.get("if-match")
     answer: Answer = await served.replica.on(
@@ -58,7 +60,7 @@ async def _read(request: Request, form: Form, mailbox: Mailbox, served: Context)
         body = await receive(request, body_limit(mailbox, served), served.replica.blocks)
         return await served.understand(body, safetensors.decode), facts
     body = await receive(request, served.limits.max_json_bytes, served.replica.blocks)
-    dtypes = {name: dtype for name, dtype, _ in mailbox.hot.model.layout.signature}
+    dtypes = mailbox.hot.model.layout.wire_dtypes
     return await served.understand(body, lambda body: _from_json(body, query, dtypes))
 
 
@@ -72,11 +74,19 @@ def _from_json(
     return json_form.tensors(wanted.gradients, dtypes), wanted
 
 
-def _form_of_answer(request: Request, form: Form, mailbox: Mailbox) -> Chosen | None:
-    """The form of the parameters that go with the receipt; None if the client wants the receipt alone."""
+def _form_of_answer(
+    request: Request, form: Form, mailbox: Mailbox, tensors: Tensors | None = None
+) -> Chosen | None:
+    """The form of the parameters that go with the receipt; None if the client wants the receipt alone.
+
+    The answer holds every tensor of the model, and of its tables the rows in `tensors`.
+    """
     if preferences(request).get("return") == "minimal":
         return None
-    return responses.choose_form(request, mailbox.hot.model.layout.nbytes, default=form)
+    layout = mailbox.hot.model.layout
+    touched = [tensors.table[name] for name in layout.tables if name in tensors.table] if tensors else []
+    nbytes = layout.nbytes + sum(rows.stop - rows.start for rows in touched)
+    return responses.choose_form(request, nbytes, default=form)
 
 
 def _sender(request: Request, facts: PushFacts) -> Sender:

@@ -3,8 +3,8 @@
 from gradledger_server.replica.draft import Sender
 from gradledger_server.replica.hot import Answer, Hot
 from gradledger_server.replica.mailbox import Mailbox
-from gradledger_server.replica.published import Published
+from gradledger_server.replica.published import Published, TableRows
 from gradledger_server.replica.replica import Replica
 from gradledger_server.replica.shelf import Cadence
 
-__all__ = ["Answer", "Cadence", "Hot", "Mailbox", "Published", "Replica", "Sender"]
+__all__ = ["Answer", "Cadence", "Hot", "Mailbox", "Published", "Replica", "Sender", "TableRows"]

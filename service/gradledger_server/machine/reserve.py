@@ -1,0 +1,21 @@
+"""Memory that is only promised: an array of zeros whose pages are claimed when they are first written."""
+
+from __future__ import annotations
+
+import mmap
+import sys
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Without it Linux refuses to promise more than it has, though most of a table may never be touched. The
+# number is Linux' own on x86 and ARM; Python 3.11 does not name it yet.
+_NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
+
+
+def reserved(count: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """`count` zeros, page-aligned; given back to the system with the last view of them."""
+    nbytes = max(count, 1) * dtype.itemsize
+    memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE)
+    return np.frombuffer(memory, dtype, count)

@@ -1,0 +1,59 @@
+"""One table's step: its group's traced rule, for rows that may have been updated unequally often."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradledger_server.kernels.device import Array, Device
+from gradledger_server.kernels.per_row import per_row
+from gradledger_server.machine.spec import Group
+from gradledger_server.machine.step import Step
+from gradledger_server.optim import catalog
+
+
+class RowStep:
+    """How the rows of one table are advanced; in host memory."""
+
+    def __init__(self, group: Group, dtype: np.dtype[Any], device: Device) -> None:
+        self._dtype = dtype
+        self._even = Step.of(group, dtype, device)
+        program, self._by_row = per_row(self._even.program)
+        self._shared = program.scalars
+        self._uneven = device.kernel(program, dtype)
+        self._program = program
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """The rule's, by name."""
+        return self._even.program.slots
+
+    def advance(
+        self, w: Array, g: Array, slots: Sequence[Array], *, t: int | NDArray[np.int64], s: int
+    ) -> None:
+        """Moves rows, given flat and back to back, in place. `t` is the update's number, of each row if they
+        differ; the model has made `s` updates."""
+        if not isinstance(t, int) and (not self._by_row or t.size == 0 or (t == t[0]).all()):
+            t = int(t[0]) if t.size else 1
+        if isinstance(t, int):
+            self._even.advance(w, w, g, slots, t=t, s=s)
+            return
+        settings = dict(self._even.numbers)
+        settings["lr"] = catalog.learning_rate(self._even.schedule, settings["lr"], s)
+        spread = self._spread(settings, t, w.size // t.size)
+        # The t of those that are left does not matter: none depends on it.
+        self._uneven(w, w, g, [*slots, *spread], self._program.evaluate({**settings, "t": 1}))
+
+    def _spread(self, settings: dict[str, float], t: NDArray[np.int64], width: int) -> list[NDArray[Any]]:
+        """The scalars that depend on t, as arrays of an element each."""
+        counts, which = np.unique(t, return_inverse=True)
+        spread = []
+        for scalar in self._by_row.values():
+            numbers = [scalar.evaluate({**settings, "t": float(count)}) for count in counts.tolist()]
+            with np.errstate(over="ignore"):  # what is too large is infinite, as when a kernel casts it
+                cast = np.array(numbers, np.float64).astype(self._dtype)
+            spread.append(np.repeat(cast[which], width))
+        return spread
