@@ -77,7 +77,9 @@ def quantile(p: Numbers) -> Numbers:
     if tail.size:
         nearer = np.minimum(p[tail], 1.0 - p[tail])
         r = np.sqrt(-_logarithm(nearer))
-        z = np.where(r <= 5.0, _ratio(_TAIL, r - 1.6), _ratio(_FAR, r - 5.0))
+        z = _ratio(_TAIL, r - 1.6)
+        far = np.flatnonzero(r > 5.0)
+        z[far] = _ratio(_FAR, r[far] - 5.0)
         found[tail] = np.copysign(z, q[tail])
     return found
 

@@ -19,7 +19,7 @@ from gradledger_server.kernels.trace import Program, Scalar
 @cache  # a program is equal only to itself, and there are only so many
 def per_row(program: Program) -> tuple[Program, Mapping[str, Scalar]]:
     """The program whose slots are followed by its t-dependent scalars, and those scalars by name."""
-    by_row = {ref: x for ref, x in program.scalars.items() if isinstance(x, Scalar) and depends_on_t(x)}
+    by_row = {ref: x for ref, x in program.scalars.items() if isinstance(x, Scalar) and depends_on(x, "t")}
     if not by_row:
         return program, by_row
     shared = {ref: x for ref, x in program.scalars.items() if ref not in by_row}
@@ -32,8 +32,8 @@ def per_row(program: Program) -> tuple[Program, Mapping[str, Scalar]]:
     return varied, by_row
 
 
-def depends_on_t(scalar: Scalar) -> bool:
-    """Whether the scalar changes with the update count."""
+def depends_on(scalar: Scalar, name: str) -> bool:
+    """Whether the scalar is computed from the input `name`."""
     if not scalar.operands:
-        return scalar.name == "t"
-    return any(isinstance(x, Scalar) and depends_on_t(x) for x in scalar.operands)
+        return scalar.name == name
+    return any(isinstance(x, Scalar) and depends_on(x, name) for x in scalar.operands)

@@ -82,7 +82,7 @@ def summed(ids: Rows, values: NDArray[Any]) -> tuple[Rows, NDArray[Any]]:
     ordered = ids[order]
     starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
     counts = np.diff(starts, append=ordered.size)
-    total = values[order[starts]]
+    total = values.take(order[starts], axis=0)
     with np.errstate(all="ignore"):  # what overflows is refused once it is measured
         for nth in range(1, min(int(counts.max()), ROUNDS)):
             again = np.flatnonzero(counts > nth)

@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradledger_server.kernels.device import Array, Device
-from gradledger_server.kernels.per_row import per_row
+from gradledger_server.kernels.per_row import depends_on, per_row
 from gradledger_server.machine.spec import Group
 from gradledger_server.machine.step import Step
 from gradledger_server.optim import catalog
+
+KNOWN_COUNTS = 1 << 16
 
 
 class RowStep:
@@ -22,9 +24,11 @@ class RowStep:
         self._dtype = dtype
         self._even = Step.of(group, dtype, device)
         program, self._by_row = per_row(self._even.program)
-        self._shared = program.scalars
         self._uneven = device.kernel(program, dtype)
         self._program = program
+        self._known: dict[int, tuple[float, ...]] = {}
+        self._known_for: float | None = None
+        self._lr_matters = any(depends_on(scalar, "lr") for scalar in self._by_row.values())
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -49,11 +53,15 @@ class RowStep:
 
     def _spread(self, settings: dict[str, float], t: NDArray[np.int64], width: int) -> list[NDArray[Any]]:
         """The scalars that depend on t, as arrays of an element each."""
+        if (self._lr_matters and self._known_for != settings["lr"]) or len(self._known) > KNOWN_COUNTS:
+            self._known, self._known_for = {}, settings["lr"]
         counts, which = np.unique(t, return_inverse=True)
-        spread = []
-        for scalar in self._by_row.values():
-            numbers = [scalar.evaluate({**settings, "t": float(count)}) for count in counts.tolist()]
-            with np.errstate(over="ignore"):  # what is too large is infinite, as when a kernel casts it
-                cast = np.array(numbers, np.float64).astype(self._dtype)
-            spread.append(np.repeat(cast[which], width))
-        return spread
+        numbers = [self._known.get(count) or self._learn(count, settings) for count in counts.tolist()]
+        with np.errstate(over="ignore"):  # what is too large is infinite, as when a kernel casts it
+            cast = np.array(numbers, np.float64).T.astype(self._dtype)
+        return [np.repeat(scalar[which], width) for scalar in cast]
+
+    def _learn(self, count: int, settings: dict[str, float]) -> tuple[float, ...]:
+        at = {**settings, "t": count}
+        self._known[count] = tuple(scalar.evaluate(at) for scalar in self._by_row.values())
+        return self._known[count]
