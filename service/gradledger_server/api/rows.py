@@ -32,7 +32,7 @@ _LISTED = re.compile(r"[0-9]{1,18}(,[0-9]{1,18})*")
 @router.post(
     "/v1/models/{model}/parameters/{tensor:path}/rows",
     openapi_extra=documents.tensors_body("RowsRequest"),
-    responses=documents.ROWS | problems(400, 404, 406, 409, 411, 413, 415, 422, 503),
+    responses=documents.ROWS | problems(400, 404, 406, 409, 411, 413, 415, 422, 503, 507),
 )
 async def pull_rows(request: Request, model: ModelName, tensor: str, served: Served) -> Response:
     """Rows of a table at one step, in the order asked for: JSON `{"rows": [1, 5]}` or safetensors `rows` I64.
