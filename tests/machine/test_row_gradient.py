@@ -124,7 +124,12 @@ def test_more_rows_than_a_body_may_name_are_refused() -> None:
 
 
 def test_an_upload_names_a_row_once_and_may_bring_a_whole_table() -> None:
-    for arrays in ({"emb": noise((6, 2), 1)}, {"emb": ROW, "emb#rows": ids(3)}, {"given": np.zeros(3)}):
+    bodies: list[dict[str, Any]] = [
+        {"emb": noise((6, 2), 1)},
+        {"emb": ROW, "emb#rows": ids(3)},
+        {"given": np.zeros(3)},
+    ]
+    for arrays in bodies:
         check(LAYOUT, body(arrays), upload=True)
     with pytest.raises(WrongRows, match="twice"):
         check(LAYOUT, body({"emb": noise((2, 2), 1), "emb#rows": ids(3, 3)}), upload=True)

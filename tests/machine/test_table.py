@@ -96,7 +96,7 @@ def test_lazy_global_t_follows_pytorch(case: Json, dtype: str, device: CpuDevice
 @pytest.mark.parametrize("late", [1, 10, 200])
 def test_the_first_touch_of_a_row_is_a_first_step_however_late(late: int) -> None:
     """Adam's first step is lr, whatever the gradient; with one t for all it would be up to 3.16 lr."""
-    settings = {"optimizer": {"rule": "adam", "lr": 0.01, "eps": 1e-30}, "dtype": "F64"}
+    settings: dict[str, Any] = {"optimizer": {"rule": "adam", "lr": 0.01, "eps": 1e-30}, "dtype": "F64"}
     moved = {}
     for mode in ("lazy", "lazy_global_t"):
         model = table_model(rows=mode, **settings)

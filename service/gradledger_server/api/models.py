@@ -140,6 +140,12 @@ def _declaration(name: str, given: Any) -> Declaration:
             field=where,
             hint='Give nested lists, or {"shape": [10], "dtype": "F32"}.',
         )
+    if declared.values is not None and declared.init is not None:
+        raise InvalidSpec(
+            f"{where} has both values and an init",
+            field=f"{where}.init",
+            hint="Give the values it begins with, or say how to make them.",
+        )
     return declared
 
 
