@@ -10,8 +10,8 @@
         │   ├── MethodNotAllowed, NotAcceptable
         │   ├── Conflict ─ ModelExists, ParametersMissing, SequenceGap
         │   ├── LengthRequired, PreconditionFailed, BodyTooLarge, UnsupportedMediaType
-        │   ├── Invalid ─ InvalidSpec, InvalidName, UnknownTensor, WrongShape, WrongDtype, WrongRows, NonFinite,
-        │   │             SequenceReused
+        │   ├── Invalid ─ InvalidSpec, InvalidName, UnknownTensor, WrongShape, WrongDtype, WrongRows,
+        │   │             NonFinite, SequenceReused
         │   └── TooManyRequests          retried
         ├── ServiceUnavailable           retried
         │   ├── StoreUnavailable         retried
