@@ -59,6 +59,11 @@ def test_a_push_answers_the_rows_it_touched_and_the_dense_tensors(table: Model) 
     assert answered["emb#rows"].tolist() == [2, 9]
     assert answered["emb"].tolist() == [[-2.5] * 3, [-0.5] * 3]
     assert answered["w"].tolist() == [-1, -2]
+    assert table.send("GET", "/parameters").json["step"] == 2
+    table.push_bytes(gradient([1]))
+    pulled = table.send("GET", "/parameters")
+    assert pulled.json["step"] == 3, "rows alone are a step of every tensor"
+    assert pulled.headers["etag"].endswith('.3"')
     minimal = table.push_bytes(gradient([1]), Prefer="return=minimal")
     assert minimal.json.keys() == {"receipt", "step"}
 

@@ -344,7 +344,7 @@ def test_a_table_may_have_a_group_of_its_own() -> None:
         ({"shape": (0, 3)}, "parameters.emb.shape", "cannot be held"),
         ({"shape": (3, 0)}, "parameters.emb.shape", "cannot be held"),
         ({"shape": ((1 << 28) + 1, 1)}, "parameters.emb.shape", "cannot be held"),
-        ({"shape": (1 << 28, 1 << 11)}, "parameters.emb.shape", "cannot be held"),
+        ({"shape": (1 << 28, 1 << 9)}, "parameters.emb.shape", "cannot be held"),
         ({"shape": (1 << 20, 64), "rows": "dense"}, "parameters.emb.rows", "in mode dense at most"),
     ],
 )
@@ -352,6 +352,13 @@ def test_impossible_tables_are_refused_by_field(given: Json, field: str, match: 
     with pytest.raises(InvalidSpec, match=match) as refused:
         table_spec(**given)
     assert refused.value.facts["field"] == field
+
+
+def test_all_tables_of_a_model_share_one_bound() -> None:
+    table = {"rows": "lazy", "init": {"name": "zeros"}}
+    shapes = dict.fromkeys(("a", "b", "c"), ((1 << 26, 1 << 9), "F32"))
+    with pytest.raises(InvalidSpec, match="with every row seen"):
+        specs.expand({"optimizer": {"rule": "sgd"}}, shapes, dict.fromkeys(shapes, table))
 
 
 def test_a_parameter_that_is_no_table_is_not_initialised_here() -> None:

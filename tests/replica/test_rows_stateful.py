@@ -96,6 +96,7 @@ class Rows(RuleBasedStateMachine):
         self.plain.push(ids, values)
         answer = self.world.push(self.name, gradient, replica, worker=worker, sequence=sequence)
         assert not answer.replayed
+        assert answer.published.step == answer.receipt.step
         self.check_answer(answer, ids)
 
     @precondition(lambda self: self.pushed)

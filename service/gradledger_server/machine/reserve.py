@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_HUGE_PAGE_BYTES = 2 << 20
+_LARGE_BYTES = 32 << 20  # smaller arrays would take more huge pages than they have use for
 
 # Without it Linux refuses to promise more than it has, though most of a table may never be touched. The
 # number is Linux' own on x86 and ARM; Python 3.11 does not name it yet.
@@ -20,7 +20,7 @@ def reserved(count: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     """`count` zeros, page-aligned; given back to the system with the last view of them."""
     nbytes = max(count, 1) * dtype.itemsize
     memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE)
-    if nbytes >= _HUGE_PAGE_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):
+    if nbytes >= _LARGE_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):
         # Rows are reached in no order: with small pages half the time goes into finding where they lie.
         memory.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(memory, dtype, count)

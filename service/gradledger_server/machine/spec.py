@@ -16,7 +16,7 @@ from typing import Any
 from gradledger_server.entries import Json
 from gradledger_server.errors import InvalidName, InvalidSpec
 from gradledger_server.machine.layout import Declared, Layout
-from gradledger_server.machine.tables import DeclaredTable, expand_table, require_rule_by_row
+from gradledger_server.machine.tables import DeclaredTable, expand_table, require_room, require_rule_by_row
 from gradledger_server.optim import catalog
 
 PARAMETER_DTYPES = ("F32", "F64")
@@ -98,6 +98,7 @@ def expand(
     }
     spec = read(expanded)
     _refuse_idle_groups(spec)
+    require_room(spec.layout.tables)
     for table in spec.layout.tables.values():
         require_rule_by_row(table.name, spec.groups[table.group].optimizer["rule"])
     return spec

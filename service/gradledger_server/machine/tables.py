@@ -31,7 +31,7 @@ from gradledger_server.machine.initial import expand_initial
 MODES = ("lazy", "lazy_global_t", "dense")
 DENSE_BYTES = 64 << 20
 ROWS = 1 << 28  # a table's index takes four bytes for each row there might be
-BYTES = 1 << 40  # of a table with every row seen: more could not even be addressed with all its slots
+BYTES = 1 << 38  # of a model's tables with every row seen: memory is promised for all of it, and slots
 ROWS_OF_PUSH = 1 << 20
 WHOLE_TENSOR_RULES = frozenset({"lars", "lamb", "adafactor", "muon"})
 SUFFIX = "#rows"
@@ -76,6 +76,9 @@ class DeclaredTable:
         return self.name + SUFFIX
 
 
+Tables = Mapping[str, DeclaredTable]
+
+
 def expand_table(given: Json, name: str, shape: tuple[int, ...], dtype: str) -> dict[str, Any]:
     """The `rows` and `init` of a parameter, written out; nothing for one that is no table.
 
@@ -107,6 +110,17 @@ def require_rule_by_row(table: str, rule: str) -> None:
         )
 
 
+def require_room(tables: Tables) -> None:
+    """Raises InvalidSpec if all tables together are more than can be promised memory."""
+    nbytes = sum(table.nbytes for table in tables.values())
+    if nbytes > BYTES:
+        raise InvalidSpec(
+            f"the tables take {nbytes} bytes with every row seen; at most {BYTES} are held for a model",
+            field="parameters",
+            hint="Split the model.",
+        )
+
+
 def _require_size(where: str, mode: str, shape: tuple[int, ...], dtype: str) -> None:
     nbytes = prod(shape) * ITEM_BYTES[dtype]
     if not shape or 0 in shape or shape[0] > ROWS or nbytes > BYTES:
@@ -122,6 +136,3 @@ def _require_size(where: str, mode: str, shape: tuple[int, ...], dtype: str) -> 
             field=f"{where}.rows",
             hint='Choose "lazy", which moves the rows of the push.',
         )
-
-
-Tables = Mapping[str, DeclaredTable]
