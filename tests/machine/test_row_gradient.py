@@ -12,7 +12,7 @@ from gradledger_server.blocks import Blocks
 from gradledger_server.errors import GradledgerError, NonFinite, WrongDtype, WrongRows, WrongShape
 from gradledger_server.machine.gradient import check, gather, norm
 from gradledger_server.machine.layout import Declared, Layout
-from gradledger_server.machine.row_gradient import ROUNDS, Touched, summed
+from gradledger_server.machine.row_gradient import FEW, Touched, summed
 from gradledger_server.machine.tables import ROWS_OF_PUSH, DeclaredTable
 from tests.machine.bodies import NUMPY, body, f32, noise
 
@@ -41,11 +41,11 @@ def one_by_one(rows: NDArray[np.int64], values: NDArray[Any]) -> dict[int, NDArr
     return total
 
 
-@pytest.mark.parametrize("distinct", [1, 2, 9, 300])
+@pytest.mark.parametrize("distinct", [1, 2, FEW + 1, 300])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_duplicates_are_summed_in_the_order_of_appearance(distinct: int, dtype: Any) -> None:
     generator = np.random.default_rng(distinct)
-    rows = generator.integers(0, distinct, 40 * ROUNDS)
+    rows = generator.integers(0, distinct, 400)
     values = (
         generator.standard_normal((rows.size, 3)) * 10.0 ** generator.integers(-6, 6, (rows.size, 1))
     ).astype(dtype)

@@ -36,7 +36,9 @@ async def push(request: Request, model: ModelName, served: Served) -> Response:
     """A gradient in, the new parameters and a receipt out.
 
     Name the push with `worker` and `sequence` (or an Idempotency-Key) and it counts exactly once, however
-    often it is sent. `If-Match` makes it conditional; `Prefer: return=minimal` answers the receipt alone.
+    often it is sent. The gradient of a table has k rows, [k, …], and beside it `<table>#rows`, I64 [k], says
+    which; so has the answer, with the rows that were touched. `If-Match` makes the push conditional;
+    `Prefer: return=minimal` answers the receipt alone.
     """
     form = form_of_body(request)
     mailbox = await served.replica.shelf.open(model)

@@ -22,7 +22,7 @@ _GOLDEN = 0x9E3779B97F4A7C15  # 2^64 divided by the golden ratio, odd: the seque
 _MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 _LAST_SHIFT = 31
 _WORD = (1 << 64) - 1
-_BLOCK = 8192  # places at a time: what a step leaves behind is still in the cache for the next
+_BLOCK = 16384  # places at a time: what a step leaves behind is still in the cache for the next
 
 
 def key(seed: int, *more: int) -> int:

@@ -21,7 +21,7 @@ from gradledger_server.machine.tables import ROWS_OF_PUSH, DeclaredTable, Tables
 
 Rows = NDArray[np.int64]
 
-ROUNDS = 8  # rows named more often than this are summed one by one, all others in step
+FEW = 32  # rows: so many are summed one by one, more of them in step
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +85,13 @@ def summed(ids: Rows, values: NDArray[Any]) -> tuple[Rows, NDArray[Any]]:
     items = values.reshape(-1).view(np.dtype((np.void, values.strides[0])))  # whole rows are moved faster
     total = items.take(order[starts]).view(values.dtype).reshape(-1, values.shape[1])
     with np.errstate(all="ignore"):  # what overflows is refused once it is measured
-        for nth in range(1, min(int(counts.max()), ROUNDS)):
-            again = np.flatnonzero(counts > nth)
+        nth, again = 1, np.flatnonzero(counts > 1)
+        while again.size > FEW:
             total[again] += values[order[starts[again] + nth]]
-        for at in np.flatnonzero(counts > ROUNDS):
-            rest = values[order[starts[at] + ROUNDS : starts[at] + counts[at]]]
+            nth += 1
+            again = again[counts[again] > nth]
+        for at in again:
+            rest = values[order[starts[at] + nth : starts[at] + counts[at]]]
             total[at] = np.add.accumulate(np.concatenate((total[at : at + 1], rest)))[-1]
     return ordered[starts], total
 

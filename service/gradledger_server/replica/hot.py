@@ -28,10 +28,10 @@ from gradledger_server.kernels.device import Device
 from gradledger_server.machine import image
 from gradledger_server.machine.model import Model
 from gradledger_server.machine.receipts import Receipt
-from gradledger_server.machine.row_gradient import Rows, Touched
+from gradledger_server.machine.row_gradient import Rows
 from gradledger_server.replica.draft import Draft
 from gradledger_server.replica.playback import Own, Playback
-from gradledger_server.replica.published import Published, TableRows
+from gradledger_server.replica.published import Published, TableRows, touched_rows
 from gradledger_server.store.contract import (
     Append,
     Appended,
@@ -147,7 +147,7 @@ class Hot:
 
         def choose(model: Model) -> Draft | Answer:
             if (known := draft.known(model)) is not None:
-                return Answer(known, True, self.published, self._touched(draft))
+                return Answer(known, True, self.published, touched_rows(model, draft.gradient))
             self.require_version(if_match)
             if (objection := draft.objection(model)) is not None:
                 raise objection
@@ -220,15 +220,8 @@ class Hot:
             return self._refusal(result)
         if receipt is None:
             return ModelQuarantined(f"the log of model {self.name!r} knows a push that its state does not")
-        return Answer(receipt, isinstance(result, Seen), self.published, self._touched(draft))
-
-    def _touched(self, draft: Draft) -> tuple[TableRows, ...]:
-        """The push's rows as they are now."""
-        return tuple(
-            TableRows(part.table, part.rows, self.model.tables[part.table.name].look(part.rows)())
-            for part in draft.gradient
-            if isinstance(part, Touched)
-        )
+        rows = touched_rows(self.model, draft.gradient)
+        return Answer(receipt, isinstance(result, Seen), self.published, rows)
 
     def _refusal(self, result: Outcome) -> GradledgerError:
         if isinstance(result, Gap):

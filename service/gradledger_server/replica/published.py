@@ -9,8 +9,10 @@ import numpy as np
 
 from gradledger_server.blocks import Block
 from gradledger_server.errors import ParametersMissing, TensorNotFound
+from gradledger_server.machine.gradient import Gradient
 from gradledger_server.machine.layout import Layout
-from gradledger_server.machine.row_gradient import Rows
+from gradledger_server.machine.model import Model
+from gradledger_server.machine.row_gradient import Rows, Touched
 from gradledger_server.machine.tables import DeclaredTable
 
 
@@ -68,3 +70,12 @@ class TableRows:
         count = self.table.rows if self.ids is None else self.ids.size
         values = self.values.reshape(count, *self.table.shape[1:])
         return {self.table.name: values} | ({} if self.ids is None else {self.table.ids_name: self.ids})
+
+
+def touched_rows(model: Model, gradient: Gradient) -> tuple[TableRows, ...]:
+    """The rows of a gradient as they are now."""
+    return tuple(
+        TableRows(part.table, part.rows, model.tables[part.table.name].look(part.rows)())
+        for part in gradient
+        if isinstance(part, Touched)
+    )
