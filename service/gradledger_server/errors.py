@@ -27,6 +27,7 @@
     │       ├── UnknownTensor
     │       ├── WrongShape
     │       ├── WrongDtype
+    │       ├── WrongRows           of a table: out of range, too many, or not named
     │       ├── NonFinite
     │       └── SequenceReused      same (worker, sequence) or key, other body
     ├── Unavailable                 the request may be right; try again
@@ -179,6 +180,11 @@ class WrongShape(Invalid):
 
 class WrongDtype(Invalid):
     problem, title = "wrong-dtype", "A tensor's dtype cannot be used here"
+
+
+class WrongRows(Invalid):
+    problem, title = "wrong-rows", "The rows of a table are not named as they must be"
+    hint = "Send the gradients [k, …] of some rows beside their numbers, I64 [k], under <table>#rows."
 
 
 class NonFinite(Invalid):

@@ -30,7 +30,7 @@ A, B, C = noise((2, 3), 1), noise((4,), 2), noise((), 3)
 
 def laid(layout: Layout, tensors: Tensors) -> list[Stretch]:
     check(layout, tensors)
-    return gather(layout, tensors, Blocks())
+    return [part for part in gather(layout, tensors, Blocks()) if isinstance(part, Stretch)]
 
 
 def is_view(stretch: Stretch, tensors: Tensors) -> bool:

@@ -59,10 +59,15 @@ class World:
         self._hot: dict[tuple[str, str], Hot] = {}
 
     def create(
-        self, model: str, shapes: Mapping[str, tuple[int, ...]], values: Arrays | None, **given: Any
+        self,
+        model: str,
+        shapes: Mapping[str, tuple[int, ...]],
+        values: Arrays | None,
+        tables: Mapping[str, Json] | None = None,
+        **given: Any,
     ) -> bool:
         """Creates the model; False if the name is taken."""
-        spec = specs.expand(given, {name: (shape, "F32") for name, shape in shapes.items()})
+        spec = specs.expand(given, {name: (shape, "F32") for name, shape in shapes.items()}, tables)
         tensors = None if values is None else tensors_of(values)
         entry = Create(spec.json, tensors, digest(tensors.payload) if tensors else None, 0)
         return self.store.create(model, f"{next(_epochs):016x}", to_record(entry))
@@ -108,7 +113,7 @@ class World:
 
     def upload(self, model: str, values: Arrays, replica: str = "one") -> None:
         hot, tensors = self.hot(model, replica), tensors_of(values)
-        check(hot.model.layout, tensors)
+        check(hot.model.layout, tensors, upload=True)
         hot.decide(lambda _: Upload(tensors, digest(tensors.payload), 0))
 
     def configure(self, model: str, change: Json, replica: str = "one") -> None:

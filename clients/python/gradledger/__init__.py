@@ -4,7 +4,7 @@
     params, receipt = model.push({"w": gradient})
 
 Reading order: `client.py`, `model.py`, `worker.py` (how a push counts once), `transport.py` (retries),
-`tensors.py` (the bytes), `receipt.py`, `errors.py` (every way to fail).
+`tensors.py` (the bytes), `rows.py` (tables), `receipt.py`, `errors.py` (every way to fail).
 """
 
 from gradledger import errors
@@ -12,6 +12,7 @@ from gradledger.client import Client
 from gradledger.errors import ConnectionFailed, GradledgerError, Problem
 from gradledger.model import Model
 from gradledger.receipt import Receipt
+from gradledger.rows import Rows, Table
 from gradledger.tensors import Params
 from gradledger.version import __version__
 
@@ -23,6 +24,8 @@ __all__ = [
     "Params",
     "Problem",
     "Receipt",
+    "Rows",
+    "Table",
     "__version__",
     "errors",
 ]

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from gradledger.errors import ModelExists
 from gradledger.model import Model
+from gradledger.rows import Table
 from gradledger.tensors import dtype_name
 from gradledger.transport import Body, Transport
 
@@ -42,23 +43,24 @@ class Client:
     def create(
         self,
         name: str,
-        params: Mapping[str, ArrayLike],
+        params: Mapping[str, ArrayLike | Table],
         optimizer: Mapping[str, Any] | str,
         *,
         exist_ok: bool = False,
         worker: str | None = None,
         **spec: Any,
     ) -> Model:
-        """Creates a model with initial parameters (float32 or float64) and its optimizer.
+        """Creates a model with initial parameters (float32 or float64, or a `Table`) and its optimizer.
 
         `optimizer` is a rule's name or {"rule": "adam", "lr": 1e-3, …}; `spec` may hold `schedule`, `groups`,
         `transforms` and `sync` as the API has them. With `exist_ok` a model of the same spec is taken as it
         is, so that many workers may create it; of another spec it raises ModelExists.
         """
-        arrays = {key: np.asarray(value) for key, value in params.items()}
-        shapes = {
+        tables = {key: value for key, value in params.items() if isinstance(value, Table)}
+        arrays = {key: np.asarray(value) for key, value in params.items() if not isinstance(value, Table)}
+        shapes: dict[str, Any] = {
             key: {"shape": array.shape, "dtype": dtype_name(array.dtype)} for key, array in arrays.items()
-        }
+        } | {key: table.to_json() for key, table in tables.items()}
         chosen = {"rule": optimizer} if isinstance(optimizer, str) else dict(optimizer)
         body = Body.of_json({"optimizer": chosen, **spec, "parameters": shapes})
         answer = self._transport.send("PUT", f"/v1/models/{quote(name, safe='')}", body=body)

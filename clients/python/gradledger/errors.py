@@ -10,8 +10,8 @@
         │   ├── MethodNotAllowed, NotAcceptable
         │   ├── Conflict ─ ModelExists, ParametersMissing, SequenceGap
         │   ├── LengthRequired, PreconditionFailed, BodyTooLarge, UnsupportedMediaType
-        │   ├── Invalid ─ InvalidSpec, InvalidName, UnknownTensor, WrongShape, WrongDtype, NonFinite,
-        │   │             SequenceReused
+        │   ├── Invalid ─ InvalidSpec, InvalidName, UnknownTensor, WrongShape, WrongDtype, WrongRows,
+        │   │             NonFinite, SequenceReused
         │   └── TooManyRequests          retried
         ├── ServiceUnavailable           retried
         │   ├── StoreUnavailable         retried
@@ -176,6 +176,10 @@ class WrongShape(Invalid):
 
 class WrongDtype(Invalid):
     pass
+
+
+class WrongRows(Invalid):
+    slug = "wrong-rows"
 
 
 class NonFinite(Invalid):

@@ -11,16 +11,17 @@ from math import ceil
 from typing import Any
 from urllib.parse import quote
 
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from gradledger import tensors
 from gradledger.errors import MalformedAnswer, ModelNotFound, ParametersMissing, PreconditionFailed
 from gradledger.receipt import Receipt
+from gradledger.rows import Rows, joined, spread
 from gradledger.tensors import Params
 from gradledger.transport import Answer, Body, Transport
 from gradledger.worker import Worker
 
-Gradients = Mapping[str, ArrayLike]
+Gradients = Mapping[str, ArrayLike | Rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class Model:
     ) -> tuple[Params, Receipt]:
         """Sends gradients (F16, BF16, F32 or F64, of the parameters' shapes) and answers the new parameters.
 
+        A table's gradient is `Rows`, and its answer holds the rows that were touched, as `Rows` too.
         `base` is the step the gradients were computed at, by default that of the newest parameters seen here;
         threads that share a model should say it. The gradients must not be changed until this returns.
         Raises the service's refusals (NonFinite, WrongShape, …), and ConnectionFailed when no answer came in
@@ -82,6 +84,7 @@ class Model:
     def pull(self, *, wait_s: float = 0.0) -> Params:
         """The current parameters; if they are those seen last, nothing is transferred.
 
+        Tables are not among them: ask for `rows`, or for a whole `table`.
         With `wait_s` the service holds the answer until there is a newer step, at most so long.
         """
         seen, headers = self._seen, {"Accept": tensors.MEDIA_TYPE}
@@ -93,6 +96,25 @@ class Model:
         if answer.status == 304 and seen is not None:
             return dict(seen.params)
         return self._see(answer)
+
+    def rows(self, table: str, ids: ArrayLike) -> Rows:
+        """The present values of a table's rows, in the order of `ids`."""
+        asked = Rows(ids, ())
+        answer = self._transport.send(
+            "POST",
+            f"{self._path}/parameters/{quote(table, safe='')}/rows",
+            headers={"Accept": tensors.MEDIA_TYPE},
+            body=Body(tensors.MEDIA_TYPE, tensors.encode({"rows": asked.ids})),
+        )
+        found: Rows = joined(tensors.decode(answer.body))[table]
+        return found
+
+    def table(self, name: str) -> NDArray[Any]:
+        """All rows of a table, also those nobody has touched."""
+        path = f"{self._path}/parameters/{quote(name, safe='')}"
+        answer = self._transport.send("GET", path, headers={"Accept": tensors.MEDIA_TYPE})
+        values: NDArray[Any] = tensors.decode(answer.body)[name]
+        return values
 
     def state(self) -> Params:
         """Everything the optimizer knows: `param/<name>`, `<slot>/<name>` and update counts `t/<name>`."""
@@ -122,7 +144,7 @@ class Model:
         try:
             self.pull()
         except ParametersMissing:
-            body = Body(tensors.MEDIA_TYPE, tensors.encode(params))
+            body = Body(tensors.MEDIA_TYPE, tensors.encode(spread(params)))
             # Of workers that begin a model together, the first one's values count.
             with suppress(PreconditionFailed):
                 self._transport.send(
@@ -135,7 +157,9 @@ class Model:
             seen = self._seen
             if base is None and seen is not None:
                 base = seen.step
-            body = Body(tensors.MEDIA_TYPE, tensors.encode(grads, () if seen is None else seen.params))
+            body = Body(
+                tensors.MEDIA_TYPE, tensors.encode(spread(grads), () if seen is None else seen.params)
+            )
             # The push has its name before it is sent the first time; retries are the transport's affair.
             sequence = self._worker.next(self._last_sequence)
             query = {"worker": self.worker, "sequence": sequence, "weight": weight}
@@ -158,12 +182,14 @@ class Model:
     def _see(self, answer: Answer) -> Params:
         """Remembers the answer's parameters if no newer ones were seen."""
         answer.body.flags.writeable = False
-        seen = _Seen(*_version(answer.headers.get("ETag", "")), tensors.decode(answer.body))
+        params = joined(tensors.decode(answer.body))
+        dense = {name: value for name, value in params.items() if not isinstance(value, Rows)}
+        seen = _Seen(*_version(answer.headers.get("ETag", "")), dense)
         with self._seeing:
             known = self._seen
             if known is None or _epoch(known) != _epoch(seen) or known.step <= seen.step:
                 self._seen = seen
-        return dict(seen.params)
+        return params
 
 
 def _epoch(seen: _Seen) -> str:

@@ -23,7 +23,7 @@ from gradledger.errors import MalformedAnswer
 
 MEDIA_TYPE = "application/vnd.safetensors"  # not registered with IANA; nothing better is
 
-Params = dict[str, NDArray[Any]]
+Params = dict[str, Any]  # arrays by name; of a table the rows that were touched, as `Rows`
 
 _ALIGNMENT_BYTES = 64
 _NUMPY: dict[str, str] = {

@@ -20,6 +20,7 @@ _REQUESTS = (
     schemas.UploadRequest,
     schemas.MetricRequest,
     schemas.PreviewRequest,
+    schemas.RowsRequest,
 )
 
 
@@ -120,6 +121,7 @@ _ANSWERS: dict[str, Document] = {
         missing=_NAMES,
         parameter_bytes=_INTEGER,
         state_bytes=_INTEGER,
+        rows_seen={"type": "object", "description": "Of each table: the rows that are held."},
     ),
     "Parameters": _object("One step's parameters.", step=_INTEGER, parameters=_NESTED),
     "Uploaded": _object("The version after an upload.", step=_INTEGER, etag=_STRING, missing=_NAMES),
@@ -148,6 +150,7 @@ MODELS = _list_of("models")
 MODEL = _json(_ref("Model"), "The model")
 CREATED = _json(_ref("Model"), "The model, created", 201)
 PARAMETERS = _json(_ref("Parameters"), "One step's parameters", more=_BINARY) | _NOT_MODIFIED
+ROWS = _json(_ref("Parameters"), "Rows of a table at one step", more=_BINARY)
 UPLOADED = _json(_ref("Uploaded"), "The version after the upload")
 PUSHED = _json(
     _object(
@@ -214,6 +217,16 @@ def tensors_body(schema: str) -> Document:
     """A request body in either form."""
     content = {JSON: {"schema": _ref(schema)}, **_BINARY}
     return {"requestBody": {"required": True, "content": content}}
+
+
+def rows_query() -> Document:
+    """What a pull of one tensor reads."""
+    read = headers("If-None-Match", prefer=WAIT)
+    described = "Of a table: the rows wanted, such as `1,5,7`."
+    read["parameters"] += [
+        {"name": "rows", "in": "query", "required": False, "description": described, "schema": _STRING}
+    ]
+    return read
 
 
 def push_body() -> Document:

@@ -36,12 +36,16 @@ async def push(request: Request, model: ModelName, served: Served) -> Response:
     """A gradient in, the new parameters and a receipt out.
 
     Name the push with `worker` and `sequence` (or an Idempotency-Key) and it counts exactly once, however
-    often it is sent. `If-Match` makes it conditional; `Prefer: return=minimal` answers the receipt alone.
+    often it is sent. The gradient of a table has k rows, [k, …], and beside it `<table>#rows`, I64 [k], says
+    which; so has the answer, with the rows that were touched. `If-Match` makes the push conditional;
+    `Prefer: return=minimal` answers the receipt alone.
     """
     form = form_of_body(request)
     mailbox = await served.replica.shelf.open(model)
     chosen = _form_of_answer(request, form, mailbox)
     tensors, facts = await _read(request, form, mailbox, served)
+    if chosen is not None and mailbox.hot.model.layout.tables:
+        chosen = _form_of_answer(request, form, mailbox, tensors)  # now that its rows are known
     sender = _sender(request, facts)
     if_match = request.headers.get("if-match")
     answer: Answer = await served.replica.on(
@@ -58,7 +62,7 @@ async def _read(request: Request, form: Form, mailbox: Mailbox, served: Context)
         body = await receive(request, body_limit(mailbox, served), served.replica.blocks)
         return await served.understand(body, safetensors.decode), facts
     body = await receive(request, served.limits.max_json_bytes, served.replica.blocks)
-    dtypes = {name: dtype for name, dtype, _ in mailbox.hot.model.layout.signature}
+    dtypes = mailbox.hot.model.layout.wire_dtypes
     return await served.understand(body, lambda body: _from_json(body, query, dtypes))
 
 
@@ -72,11 +76,19 @@ def _from_json(
     return json_form.tensors(wanted.gradients, dtypes), wanted
 
 
-def _form_of_answer(request: Request, form: Form, mailbox: Mailbox) -> Chosen | None:
-    """The form of the parameters that go with the receipt; None if the client wants the receipt alone."""
+def _form_of_answer(
+    request: Request, form: Form, mailbox: Mailbox, tensors: Tensors | None = None
+) -> Chosen | None:
+    """The form of the parameters that go with the receipt; None if the client wants the receipt alone.
+
+    The answer holds every tensor of the model, and of its tables the rows in `tensors`.
+    """
     if preferences(request).get("return") == "minimal":
         return None
-    return responses.choose_form(request, mailbox.hot.model.layout.nbytes, default=form)
+    layout = mailbox.hot.model.layout
+    touched = [tensors.table[name] for name in layout.tables if name in tensors.table] if tensors else []
+    nbytes = layout.nbytes + sum(rows.stop - rows.start for rows in touched)
+    return responses.choose_form(request, nbytes, default=form)
 
 
 def _sender(request: Request, facts: PushFacts) -> Sender:

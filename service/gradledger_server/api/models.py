@@ -24,6 +24,7 @@ from gradledger_server.wire import json_form
 router = APIRouter(tags=["models"])
 
 Shapes = Mapping[str, tuple[tuple[int, ...], str]]
+Tables = Mapping[str, Mapping[str, Any]]
 
 _JSON_ONLY = "Send Content-Type: application/json."
 
@@ -45,10 +46,12 @@ async def list_models(served: Served) -> Response:
 )
 async def create_model(request: Request, model: ModelName, served: Served) -> Response:
     """Creates the model. Repeating the same creation answers 200; another spec under this name is refused."""
-    wanted, shapes, values = await served.understand(await _spec(request, served), _wanted)
-    _require_room(shapes, served.limits.max_body_bytes)
+    wanted, shapes, values, tables = await served.understand(await _spec(request, served), _wanted)
+    initialised = {name for name, table in tables.items() if table["init"] is not None}
+    brought = {name: shape for name, shape in shapes.items() if name not in initialised}
+    _require_room(brought, served.limits.max_body_bytes)
     given = wanted.model_dump(exclude={"parameters"}, exclude_unset=True)
-    mailbox, made = await served.replica.create(model, given, shapes, values)
+    mailbox, made = await served.replica.create(model, given, shapes, values, tables)
     return responses.json(await _description(mailbox), status=201 if made else 200)
 
 
@@ -97,13 +100,13 @@ async def _spec(request: Request, served: Context) -> memoryview:
     return await receive(request, served.limits.max_json_bytes, served.replica.blocks)
 
 
-def _wanted(body: memoryview) -> tuple[ModelRequest, Shapes, Tensors | None]:
+def _wanted(body: memoryview) -> tuple[ModelRequest, Shapes, Tensors | None, Tables]:
     wanted = read(ModelRequest, json_form.parse(body))
     return wanted, *_declared(wanted.parameters)
 
 
-def _declared(parameters: Mapping[str, Any]) -> tuple[Shapes, Tensors | None]:
-    """What the spec's parameters declare: shapes and dtypes, and the values it brought along."""
+def _declared(parameters: Mapping[str, Any]) -> tuple[Shapes, Tensors | None, Tables]:
+    """What the spec's parameters declare: shapes and dtypes, the values it brought along, and its tables."""
     declared = {name: _declaration(name, given) for name, given in parameters.items()}
     values = {name: its.values for name, its in declared.items() if its.values is not None}
     dtypes = {name: its.dtype for name, its in declared.items()}
@@ -120,7 +123,12 @@ def _declared(parameters: Mapping[str, Any]) -> tuple[Shapes, Tensors | None]:
                 hint="Leave the shape out: the values have one.",
             )
         shapes[name] = (place.shape, place.dtype)
-    return shapes, tensors
+    tables = {
+        name: {"rows": its.rows, "init": its.init}
+        for name, its in declared.items()
+        if its.rows is not None or its.init is not None
+    }
+    return shapes, tensors, tables
 
 
 def _declaration(name: str, given: Any) -> Declaration:
@@ -131,6 +139,12 @@ def _declaration(name: str, given: Any) -> Declaration:
             f"{where} has neither values nor a shape",
             field=where,
             hint='Give nested lists, or {"shape": [10], "dtype": "F32"}.',
+        )
+    if declared.values is not None and declared.init is not None:
+        raise InvalidSpec(
+            f"{where} has both values and an init",
+            field=f"{where}.init",
+            hint="Give the values it begins with, or say how to make them.",
         )
     return declared
 
@@ -148,7 +162,7 @@ def _require_room(shapes: Shapes, limit_bytes: int) -> None:
 
 async def _description(mailbox: Mailbox) -> dict[str, Any]:
     published = await mailbox.look()
-    hot = mailbox.hot
+    hot, layout = mailbox.hot, published.layout
     return {
         "name": hot.name,
         "epoch": hot.epoch,
@@ -159,6 +173,7 @@ async def _description(mailbox: Mailbox) -> dict[str, Any]:
         "lr": hot.model.lr,
         **hot.model.spec.json,
         "missing": sorted(published.missing),
-        "parameter_bytes": published.layout.nbytes,
+        "parameter_bytes": layout.nbytes + sum(table.nbytes for table in layout.tables.values()),
         "state_bytes": hot.model.nbytes,
+        "rows_seen": {name: table.seen for name, table in hot.model.tables.items()},
     }

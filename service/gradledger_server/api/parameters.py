@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from gradledger_server.api import documents, responses
+from gradledger_server.api import documents, responses, rows
 from gradledger_server.api.body import HEADER_ALLOWANCE_BYTES, receive
 from gradledger_server.api.context import Context, ModelName, Served
 from gradledger_server.api.forms import form_of_body, matches, wait_s
@@ -29,6 +29,7 @@ WIDEST_ITEM_BYTES = 8
 async def pull(request: Request, model: ModelName, served: Served) -> Response:
     """One step's parameters, no older than any acknowledged push.
 
+    Tables are not among them: the header `Tables` names those left out, whose rows are asked for by name.
     `If-None-Match` with the present ETag answers 304; with `Prefer: wait=20` the answer comes as soon as
     there is another step.
     """
@@ -41,12 +42,17 @@ async def pull(request: Request, model: ModelName, served: Served) -> Response:
 
 @router.get(
     "/v1/models/{model}/parameters/{tensor:path}",
-    openapi_extra=documents.headers("If-None-Match", prefer=documents.WAIT),
-    responses=documents.PARAMETERS | problems(400, 404, 406, 409, 503),
+    openapi_extra=documents.rows_query(),
+    responses=documents.PARAMETERS | problems(400, 404, 406, 409, 422, 503),
 )
 async def pull_tensor(request: Request, model: ModelName, tensor: str, served: Served) -> Response:
-    """One tensor of one step."""
+    """One tensor of one step; of a table all rows, or some: `?rows=1,5,7`."""
     published = await _news(request, model, served)
+    ids = rows.asked(request)
+    if ids is not None or tensor in published.layout.tables:
+        if matches(published.etag, request.headers.get("if-none-match")):
+            return responses.not_modified(published)
+        return await rows.answer(request, model, tensor, ids, served, default="json")
     if tensor not in published.layout.by_name:
         raise TensorNotFound(f"model {model!r} has no tensor {tensor[:200]!r}", tensor=tensor[:200])
     chosen = responses.choose_form(request, published.array(tensor).nbytes, default="json")
@@ -82,7 +88,7 @@ async def upload(request: Request, model: ModelName, served: Served) -> Response
 
 async def read_tensors(request: Request, mailbox: Mailbox, served: Context) -> Tensors:
     """The body's parameter values."""
-    dtypes = {name: dtype for name, dtype, _ in mailbox.hot.model.layout.signature}
+    dtypes = mailbox.hot.model.layout.wire_dtypes
 
     def from_json(body: memoryview) -> Tensors:
         return json_form.tensors(read(UploadRequest, json_form.parse(body)).parameters, dtypes)
@@ -95,7 +101,7 @@ async def read_tensors(request: Request, mailbox: Mailbox, served: Context) -> T
 
 def body_limit(mailbox: Mailbox, served: Context) -> int:
     """The most bytes a body for this model can need."""
-    needed = mailbox.hot.model.layout.elements * WIDEST_ITEM_BYTES + HEADER_ALLOWANCE_BYTES
+    needed = mailbox.hot.model.layout.most_sent * WIDEST_ITEM_BYTES + HEADER_ALLOWANCE_BYTES
     return min(needed, served.limits.max_body_bytes)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 from fastapi import Request
@@ -11,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gradledger_server.api.forms import JSON, Chosen, Form, form_of_answer
-from gradledger_server.replica import Answer, Published
+from gradledger_server.replica import Answer, Published, TableRows
 from gradledger_server.wire import json_form, safetensors
 
 JSON_ANSWER_BYTES = 4 << 20  # of tensors; as text they are about five times as many
@@ -69,8 +70,18 @@ def parameters(published: Published, chosen: Chosen) -> Response:
     form, media_type = chosen
     if form == "json":
         members = {"step": published.step, "parameters": published.arrays()}
-        return json(members, headers=_version(published))
-    return Parts([published.header, published.block], media_type, _version(published))
+        return json(members, headers=_version(published) | _left_out(published))
+    headers = _version(published) | _left_out(published)
+    return Parts([published.header, published.block], media_type, headers)
+
+
+def rows(published: Published, read: TableRows, chosen: Chosen) -> Response:
+    """Rows of one table at one step."""
+    form, media_type = chosen
+    if form == "json":
+        return json({"step": published.step, "parameters": read.arrays()}, headers=_version(published))
+    shaped, parts = _laid_out((read,))
+    return Parts([safetensors.header(shaped), *parts], media_type, _version(published))
 
 
 def tensor(published: Published, name: str, chosen: Chosen) -> Response:
@@ -94,10 +105,16 @@ def pushed(answer: Answer, chosen: Chosen | None) -> Response:
         return json({"receipt": receipt, "step": published.step}, headers=headers)
     form, media_type = chosen
     if form == "json":
-        members = {"receipt": receipt, "step": published.step, "parameters": published.arrays()}
-        return json(members, headers=headers)
+        arrays = published.arrays()
+        for read in answer.rows:
+            arrays |= read.arrays()
+        return json({"receipt": receipt, "step": published.step, "parameters": arrays}, headers=headers)
     headers["Receipt"] = orjson.dumps(receipt).decode()
-    return Parts([published.header, published.block], media_type, headers)
+    if not answer.rows:
+        return Parts([published.header, published.block], media_type, headers)
+    shaped, parts = _laid_out(answer.rows)
+    header = safetensors.header([*published.layout.signature, *shaped])
+    return Parts([header, published.block, *parts], media_type, headers)
 
 
 def receipt_members(answer: Answer) -> dict[str, Any]:
@@ -118,6 +135,23 @@ def receipt_members(answer: Answer) -> dict[str, Any]:
         "sequence": receipt.sequence,
         "replayed": answer.replayed,
     }
+
+
+def _laid_out(rows: Sequence[TableRows]) -> tuple[list[safetensors.Shaped], list[Any]]:
+    """Tables' rows as tensors of a safetensors body: names, dtypes and shapes, and their bytes."""
+    shaped: list[safetensors.Shaped] = []
+    parts = []
+    for read in rows:
+        for name, array in read.arrays().items():
+            shaped.append((name, read.table.dtype if name == read.table.name else "I64", array.shape))
+            parts.append(array.reshape(-1).view("u1"))
+    return shaped, parts
+
+
+def _left_out(published: Published) -> dict[str, str]:
+    """Which tables a pull of all parameters leaves out, percent-encoded: their rows are asked for."""
+    tables = published.layout.tables
+    return {"Tables": ", ".join(quote(name, safe="") for name in tables)} if tables else {}
 
 
 def _version(published: Published) -> dict[str, str]:

@@ -69,11 +69,13 @@ class ModelChange(Strict):
 
 
 class Declaration(Strict):
-    """A tensor without its values, or with them and their dtype."""
+    """A tensor without its values, or with them and their dtype; `rows` makes it a table."""
 
     shape: list[int] | None = Field(default=None, max_length=16)
     dtype: Literal["F32", "F64"] = "F32"
     values: Any = None
+    rows: Literal["lazy", "lazy_global_t", "dense"] | None = None
+    init: dict[str, Any] | None = None
 
 
 class PushFacts(Strict):
@@ -119,6 +121,12 @@ class UploadRequest(Strict):
     """Parameter values as JSON: nested lists by tensor name."""
 
     parameters: dict[str, Any] = Field(min_length=1)
+
+
+class RowsRequest(Strict):
+    """Rows of a table, by number."""
+
+    rows: list[Any] = Field(max_length=1 << 20)
 
 
 Shape = TypeVar("Shape", bound=BaseModel)

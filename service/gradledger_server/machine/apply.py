@@ -15,7 +15,7 @@ from gradledger_server.blocks import Blocks
 from gradledger_server.entries import Configure, Create, Delete, Entry, Metric, Push, Tensors, Upload
 from gradledger_server.kernels.device import Device
 from gradledger_server.machine import spec as specs
-from gradledger_server.machine.gradient import Run, Stretch, gather
+from gradledger_server.machine.gradient import Gradient, Run, Stretch, gather
 from gradledger_server.machine.metrics import heed
 from gradledger_server.machine.model import Model
 from gradledger_server.machine.receipts import Receipt, identity_of
@@ -35,9 +35,7 @@ def origin(entry: Create) -> str:
     return hashlib.sha256(asked.encode()).hexdigest()
 
 
-def apply(
-    model: Model, offset: int, entry: Entry, gradient: Sequence[Stretch] | None = None
-) -> Receipt | None:
+def apply(model: Model, offset: int, entry: Entry, gradient: Gradient | None = None) -> Receipt | None:
     """Advances `model` by the entry at `offset`; a push answers its receipt.
 
     `gradient` is the push already gathered, if the caller has it. Entries are valid by the time they are
@@ -62,19 +60,28 @@ def apply(
     return None
 
 
-def _push(model: Model, offset: int, push: Push, gradient: Sequence[Stretch]) -> Receipt:
+def _push(model: Model, offset: int, push: Push, gradient: Gradient) -> Receipt:
     lr = model.lr
-    after = model.weights.begin()
-    for stretch in gradient:
-        for part in _same_count(model, stretch):
-            _advance(model, part, after)
-    model.weights.finish(after, [stretch.run for stretch in gradient])
+    _advance_arenas(model, [part for part in gradient if isinstance(part, Stretch)])
+    for part in gradient:
+        if not isinstance(part, Stretch):
+            model.tables[part.table.name].advance(part, lr=model.rate(part.table.group))
     receipt = _receipt(model, offset, push, lr)
     model.step += 1
     model.uploaded = None
     if (identity := identity_of(push)) is not None:
         model.receipts.record(identity, push.digest, receipt)
     return receipt
+
+
+def _advance_arenas(model: Model, stretches: Sequence[Stretch]) -> None:
+    if not stretches:  # rows of tables alone: the published block stays as it is
+        return
+    after = model.weights.begin()
+    for stretch in stretches:
+        for part in _same_count(model, stretch):
+            _advance(model, part, after)
+    model.weights.finish(after, [stretch.run for stretch in stretches])
 
 
 def _advance(model: Model, stretch: Stretch, after: Sequence[object]) -> None:
@@ -110,13 +117,17 @@ def _same_count(model: Model, stretch: Stretch) -> list[Stretch]:
 
 
 def _fill(model: Model, tensors: Tensors) -> None:
-    gradient = gather(model.layout, tensors, model.blocks)
+    values = gather(model.layout, tensors, model.blocks)
+    stretches = [part for part in values if isinstance(part, Stretch)]
     after = model.weights.begin()
-    for stretch in gradient:
+    for stretch in stretches:
         after[stretch.run.arena][stretch.run.start : stretch.run.stop] = model.device.to_device(
             stretch.values
         )
-    model.weights.finish(after, [stretch.run for stretch in gradient])
+    model.weights.finish(after, [stretch.run for stretch in stretches])
+    for part in values:
+        if not isinstance(part, Stretch):
+            model.tables[part.table.name].fill(part)
     model.missing -= set(tensors.table)
 
 

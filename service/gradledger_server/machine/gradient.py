@@ -1,7 +1,7 @@
 """A gradient laid over the arenas: runs of adjacent tensors, each one flat array.
 
 Bytes that arrived in arena order and in the parameter's dtype become a view; anything else is gathered
-and widened into a scratch block, run by run.
+and widened into a scratch block, run by run. Rows of tables come behind the runs (row_gradient.py).
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from gradledger_server.blocks import Blocks
 from gradledger_server.dtypes import ITEM_BYTES, widen
 from gradledger_server.entries import Placement, Tensors
 from gradledger_server.errors import MalformedBody, NonFinite, UnknownTensor, WrongDtype, WrongShape
+from gradledger_server.machine import row_gradient
 from gradledger_server.machine.layout import Layout, Place
+from gradledger_server.machine.row_gradient import Touched
 
 GRADIENT_DTYPES = ("F16", "BF16", "F32", "F64")
 
@@ -50,18 +52,28 @@ class Stretch:
     values: NDArray[Any]
 
 
+Gradient = Sequence[Stretch | Touched]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Plan:
     run: Run
     view: tuple[int, int] | None  # byte range in the body, if it is the run as it stands
 
 
-def check(layout: Layout, tensors: Tensors, *, dtypes: Sequence[str] = GRADIENT_DTYPES) -> None:
-    """Raises UnknownTensor, WrongShape or WrongDtype unless every tensor fits; nothing is broadcast."""
+def check(
+    layout: Layout, tensors: Tensors, *, dtypes: Sequence[str] = GRADIENT_DTYPES, upload: bool = False
+) -> None:
+    """Raises UnknownTensor, WrongShape, WrongDtype or WrongRows unless all fits; nothing is broadcast.
+
+    With `upload` the tensors are values and not a gradient: a table may then come as a whole.
+    """
     if not tensors.table:
         raise MalformedBody("the body holds no tensor", hint="Send at least one tensor of the model.")
     for name, place in tensors.table.items():
         known = layout.by_name.get(name)
+        if known is None and name in layout.wire_dtypes:
+            continue  # of a table, looked at below
         if known is None:
             raise UnknownTensor(f"tensor {name!r} is not part of the model", tensor=name)
         if place.shape != known.tensor.shape:
@@ -78,26 +90,30 @@ def check(layout: Layout, tensors: Tensors, *, dtypes: Sequence[str] = GRADIENT_
                 got=place.dtype,
                 expected=list(dtypes),
             )
+    row_gradient.check(layout.tables, tensors, dtypes, upload=upload)
 
 
-def gather(layout: Layout, tensors: Tensors, blocks: Blocks) -> list[Stretch]:
-    """The checked tensors as stretches, in arena order. Views where the bytes allow it."""
-    gradient = []
+def gather(layout: Layout, tensors: Tensors, blocks: Blocks) -> list[Stretch | Touched]:
+    """The checked tensors as stretches, in arena order, then tables' rows. Views where the bytes allow it."""
+    gradient: list[Stretch | Touched] = []
     for plan in _plans(layout, _ByIdentity(tensors.table)):
         values = _view(layout, plan, tensors)
         if values is None:
             values = _copied(layout, plan.run, tensors, blocks)
         gradient.append(Stretch(plan.run, values))
-    return gradient
+    return [*gradient, *row_gradient.gather(layout.tables, tensors)] if layout.tables else gradient
 
 
-def norm(layout: Layout, gradient: Sequence[Stretch], reducer: Reducer) -> float:
-    """The Euclidean norm over all stretches; raises NonFinite naming the first tensor at fault."""
+def norm(layout: Layout, gradient: Gradient, reducer: Reducer) -> float:
+    """The Euclidean norm over all of it; raises NonFinite naming the first tensor at fault."""
     total = sum(reducer.sum_of_squares(stretch.values) for stretch in gradient)
     if math.isfinite(total):
         return math.sqrt(total)
-    for stretch in gradient:
-        _refuse_non_finite(layout, stretch)
+    for part in gradient:
+        if isinstance(part, Stretch):
+            _refuse_non_finite(layout, part)
+        else:
+            row_gradient.refuse_non_finite(part)
     # Finite numbers whose squares overflow float64: scale first, as BLAS' nrm2 does.
     largest = max(float(np.abs(stretch.values).max(initial=0.0)) for stretch in gradient)
     scaled = (np.divide(stretch.values, largest, dtype=np.float64) for stretch in gradient)
@@ -137,7 +153,8 @@ class _ByIdentity:
 @lru_cache(maxsize=16)  # each keeps its table alive, which may be megabytes
 def _plans(layout: Layout, keyed: _ByIdentity) -> tuple[_Plan, ...]:
     table = keyed.table
-    places = sorted((layout.by_name[name] for name in table), key=lambda place: place.index)
+    dense = (layout.by_name[name] for name in table if name in layout.by_name)
+    places = sorted(dense, key=lambda place: place.index)
     plans: list[_Plan] = []
     first = 0
     for index in range(1, len(places) + 1):

@@ -1,7 +1,8 @@
 """The whole state as tensors and facts: what a snapshot holds and GET …/state shows.
 
 Tensors are named `param/<name>`, `<slot>/<name>` and `t/<name>`, so a snapshot is a safetensors file that any
-tool can open; the facts (spec, step, receipts) go beside it as JSON.
+tool can open; the facts (spec, step, receipts) go beside it as JSON. Of a table there are the rows that were
+touched, in the order of their first touch, and `rows/<name>` says which they are.
 """
 
 from __future__ import annotations
@@ -53,6 +54,10 @@ def copy(model: Model) -> Image:
             parts.append(host)
     tensors += [(f"t/{name}", "I64", ()) for name, _, _ in layout.signature]
     parts.append(model.updates.copy().view(np.uint8))
+    for table in model.tables.values():
+        for shaped, part in table.image(model.blocks):
+            tensors.append(shaped)
+            parts.append(part)
     facts = {
         "origin": model.origin,
         "spec": model.spec.json,
@@ -94,3 +99,5 @@ def _fill(model: Model, tensors: Tensors) -> None:
             target[here] = model.device.to_device(widen(raw, arena.dtype, arena.numpy_dtype))
         model.updates[place.index] = int.from_bytes(tensors[f"t/{place.tensor.name}"], "little", signed=True)
     model.weights.finish(arenas, [])
+    for table in model.tables.values():
+        table.restore(tensors)

@@ -14,6 +14,7 @@ from math import prod
 import numpy as np
 
 from gradledger_server.dtypes import ITEM_BYTES, NUMPY_DTYPE
+from gradledger_server.machine.tables import ROWS_OF_PUSH, DeclaredTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +59,12 @@ class Arena:
 
 
 class Layout:
-    """The places of all tensors. Wider dtypes come first, so every arena starts aligned to its items."""
+    """The places of all tensors. Wider dtypes come first, so every arena starts aligned to its items.
 
-    def __init__(self, tensors: Sequence[Declared]) -> None:
+    `tables` lie elsewhere, each in memory of its own (machine/table.py), and are here by name.
+    """
+
+    def __init__(self, tensors: Sequence[Declared], tables: Sequence[DeclaredTable] = ()) -> None:
         ordered = sorted(tensors, key=lambda t: (-ITEM_BYTES[t.dtype], t.dtype, t.group, t.name))
         self.places: list[Place] = []
         self.arenas: list[Arena] = []
@@ -75,12 +79,25 @@ class Layout:
             offset += self.arenas[-1].nbytes
         self.nbytes = offset
         self.elements = sum(arena.size for arena in self.arenas)
+        # With rows named several times a body may even be larger than its table.
+        self.most_sent = self.elements + sum(
+            max(table.rows, ROWS_OF_PUSH) * (table.width + 1) for table in tables
+        )
         self.by_name: Mapping[str, Place] = {place.tensor.name: place for place in self.places}
+        self.tables: Mapping[str, DeclaredTable] = {table.name: table for table in tables}
 
     @cached_property
     def signature(self) -> tuple[tuple[str, str, tuple[int, ...]], ...]:
         """(name, dtype, shape) in wire order: what a safetensors header says."""
         return tuple((p.tensor.name, p.tensor.dtype, p.tensor.shape) for p in self.places)
+
+    @cached_property
+    def wire_dtypes(self) -> Mapping[str, str]:
+        """Every name a body for this model may hold, with its dtype: tensors, then tables and their rows."""
+        dtypes = {name: dtype for name, dtype, _ in self.signature}
+        for name, table in self.tables.items():
+            dtypes |= {name: table.dtype, table.ids_name: "I64"}
+        return dtypes
 
     def byte_range(self, name: str) -> tuple[int, int]:
         """Where the tensor's bytes lie in the block of all parameters."""

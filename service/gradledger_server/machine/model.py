@@ -7,11 +7,13 @@ from numpy.typing import NDArray
 
 from gradledger_server.blocks import Blocks
 from gradledger_server.entries import Json
+from gradledger_server.kernels.cpu import CpuDevice
 from gradledger_server.kernels.device import Device
 from gradledger_server.machine import spec as specs
 from gradledger_server.machine.metrics import MetricReceipts, Watches, carried
 from gradledger_server.machine.receipts import Receipts
 from gradledger_server.machine.step import Step
+from gradledger_server.machine.table import Table
 from gradledger_server.machine.weights import Array, Weights
 from gradledger_server.optim import catalog
 from gradledger_server.optim.schedules.catalog import learning_rate
@@ -30,8 +32,10 @@ class Model:
         self.origin = origin
         self.uploaded: str | None = None
         self.device = device
+        self.host: Device = device if device.on_host else CpuDevice()
         self.blocks = blocks
         self.watches: Watches = {}
+        self.tables: dict[str, Table] = {}
         self.spec = specs.read(expanded)
         self.configure(self.spec)
         self.weights = Weights(self.layout, device, blocks)
@@ -42,9 +46,14 @@ class Model:
             ]
             for arena in self.layout.arenas
         ]
+        self.tables |= {
+            name: Table(declared, self.spec.groups[declared.group], self.host)
+            for name, declared in self.layout.tables.items()
+        }
         self.updates: NDArray[np.int64] = np.zeros(len(self.layout.places), np.int64)
         self.step = 0
         self.missing = {place.tensor.name for place in self.layout.places}
+        self.missing |= {name for name, table in self.layout.tables.items() if table.initial is None}
         self.receipts = Receipts()
         self.metrics = MetricReceipts()
 
@@ -56,6 +65,8 @@ class Model:
         self.steps = [
             Step.of(spec.groups[arena.group], arena.numpy_dtype, self.device) for arena in spec.layout.arenas
         ]
+        for name, table in self.tables.items():
+            table.configure(spec.groups[spec.layout.tables[name].group], self.host)
 
     @property
     def lr(self) -> float:
@@ -70,7 +81,8 @@ class Model:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of parameters and slots."""
-        return self.layout.nbytes + sum(
+        """Bytes held of parameters and slots."""
+        arenas = sum(
             arena.nbytes * len(slots) for arena, slots in zip(self.layout.arenas, self.slots, strict=True)
         )
+        return self.layout.nbytes + arenas + sum(table.nbytes for table in self.tables.values())

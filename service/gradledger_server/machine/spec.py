@@ -16,6 +16,7 @@ from typing import Any
 from gradledger_server.entries import Json
 from gradledger_server.errors import InvalidName, InvalidSpec
 from gradledger_server.machine.layout import Declared, Layout
+from gradledger_server.machine.tables import DeclaredTable, expand_table, require_room, require_rule_by_row
 from gradledger_server.optim import catalog
 from gradledger_server.optim.schedules.catalog import expand_schedule
 
@@ -48,17 +49,25 @@ def read(expanded: Json) -> Spec:
     """The typed form of an expanded spec, as `expand` wrote it."""
     default = Group("*", expanded["optimizer"], expanded["schedule"])
     groups = (*(Group(g["match"], g["optimizer"], g["schedule"]) for g in expanded["groups"]), default)
-    declared = [
-        Declared(name, tuple(facts["shape"]), facts["dtype"], _group_of(name, groups))
-        for name, facts in expanded["parameters"].items()
-    ]
-    return Spec(groups, Layout(declared), expanded)
+    dense, tables = [], []
+    for name, facts in expanded["parameters"].items():
+        declared = (name, tuple(facts["shape"]), facts["dtype"], _group_of(name, groups))
+        if "rows" in facts:
+            tables.append(DeclaredTable(*declared, facts["rows"], facts.get("init")))
+        else:
+            dense.append(Declared(*declared))
+    return Spec(groups, Layout(dense, tables), expanded)
 
 
-def expand(given: Json, parameters: Mapping[str, tuple[tuple[int, ...], str]]) -> Spec:
+def expand(
+    given: Json,
+    parameters: Mapping[str, tuple[tuple[int, ...], str]],
+    tables: Mapping[str, Json] | None = None,
+) -> Spec:
     """Writes out every default of a request's spec.
 
-    `parameters` maps each tensor's name to its shape and dtype. Raises InvalidSpec or InvalidName, naming
+    `parameters` maps each tensor's name to its shape and dtype, `tables` those that are tables to their
+    `rows` and `init`. Raises InvalidSpec or InvalidName, naming
     the field.
     """
     if not parameters:
@@ -69,6 +78,7 @@ def expand(given: Json, parameters: Mapping[str, tuple[tuple[int, ...], str]]) -
         raise InvalidSpec(f"{len(parameters)} tensors declared; at most {MAX_TENSORS} are served per model")
     for name, (shape, dtype) in parameters.items():
         check_tensor(name, shape, dtype)
+    tables = tables or {}
     base = given.get("optimizer") or {}
     expanded = {
         "optimizer": catalog.expand_optimizer(base, where="optimizer"),
@@ -79,12 +89,19 @@ def expand(given: Json, parameters: Mapping[str, tuple[tuple[int, ...], str]]) -
         ],
         "sync": SYNC,
         "parameters": {
-            name: {"shape": list(shape), "dtype": dtype}
+            name: {
+                "shape": list(shape),
+                "dtype": dtype,
+                **expand_table(tables.get(name, {}), name, shape, dtype),
+            }
             for name, (shape, dtype) in sorted(parameters.items())
         },
     }
     spec = read(expanded)
     _refuse_idle_groups(spec)
+    require_room(spec.layout.tables)
+    for table in spec.layout.tables.values():
+        require_rule_by_row(table.name, spec.groups[table.group].optimizer["rule"])
     return spec
 
 
@@ -104,14 +121,14 @@ def reconfigure(spec: Spec, change: Json) -> Spec:
         "groups": change["groups"] if "groups" in change else _following(present, optimizer, schedule),
     }
     declared = {name: (tuple(f["shape"]), f["dtype"]) for name, f in present["parameters"].items()}
-    after = expand(given, declared)
-    for place, then in zip(spec.layout.places, after.layout.places, strict=True):
-        before_rule = spec.groups[place.tensor.group].optimizer["rule"]
-        after_rule = after.groups[then.tensor.group].optimizer["rule"]
-        if place != then or before_rule != after_rule:
+    after = expand(given, declared, present["parameters"])
+    for was, now in zip(_grouped(spec), _grouped(after), strict=True):
+        before_rule = spec.groups[was.group].optimizer["rule"]
+        after_rule = after.groups[now.group].optimizer["rule"]
+        if was != now or before_rule != after_rule:
             raise InvalidSpec(
-                f"the change gives tensor {place.tensor.name!r} another rule or group "
-                f"({before_rule} in group {place.tensor.group} → {after_rule} in group {then.tensor.group})",
+                f"the change gives tensor {was.name!r} another rule or group "
+                f"({before_rule} in group {was.group} → {after_rule} in group {now.group})",
                 field="groups" if before_rule == after_rule else "optimizer.rule",
                 hint="Slots belong to a rule: create a new model from the parameters to change it.",
             )
@@ -193,8 +210,13 @@ def _group_of(name: str, groups: Sequence[Group]) -> int:
     return next(index for index, group in enumerate(groups) if fnmatchcase(name, group.match))
 
 
+def _grouped(spec: Spec) -> list[Declared | DeclaredTable]:
+    """Every parameter, in wire order."""
+    return [*(place.tensor for place in spec.layout.places), *spec.layout.tables.values()]
+
+
 def _refuse_idle_groups(spec: Spec) -> None:
-    used = {place.tensor.group for place in spec.layout.places}
+    used = {declared.group for declared in _grouped(spec)}
     for index, group in enumerate(spec.groups[:-1]):
         if index not in used:
             raise InvalidSpec(

@@ -4,8 +4,19 @@ from gradledger_server.replica.draft import Sender
 from gradledger_server.replica.hot import Answer, Hot
 from gradledger_server.replica.mailbox import Mailbox
 from gradledger_server.replica.metrics import Reported, plateaus
-from gradledger_server.replica.published import Published
+from gradledger_server.replica.published import Published, TableRows
 from gradledger_server.replica.replica import Replica
 from gradledger_server.replica.shelf import Cadence
 
-__all__ = ["Answer", "Cadence", "Hot", "Mailbox", "Published", "Replica", "Reported", "Sender", "plateaus"]
+__all__ = [
+    "Answer",
+    "Cadence",
+    "Hot",
+    "Mailbox",
+    "Published",
+    "Replica",
+    "Reported",
+    "Sender",
+    "TableRows",
+    "plateaus",
+]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gradledger_server.blocks import Blocks
 from gradledger_server.entries import Push, Record, Tensors
 from gradledger_server.errors import GradledgerError, Invalid, ParametersMissing
 from gradledger_server.kernels.device import Device
-from gradledger_server.machine.gradient import Stretch, check, gather, norm
+from gradledger_server.machine.gradient import Gradient, check, gather, norm
 from gradledger_server.machine.layout import Layout
 from gradledger_server.machine.model import Model
 from gradledger_server.machine.receipts import Receipt, identity_of
@@ -34,7 +33,7 @@ class Draft:
     """A push not yet in the log: its entry, its gradient laid over the arenas, and its record."""
 
     push: Push
-    gradient: Sequence[Stretch]
+    gradient: Gradient
     record: Record
 
     def wish(self, expected: str | None = None) -> Append:

@@ -28,9 +28,10 @@ from gradledger_server.kernels.device import Device
 from gradledger_server.machine import image
 from gradledger_server.machine.model import Model
 from gradledger_server.machine.receipts import Receipt
+from gradledger_server.machine.row_gradient import Rows
 from gradledger_server.replica.draft import Draft
 from gradledger_server.replica.playback import Own, Playback
-from gradledger_server.replica.published import Published
+from gradledger_server.replica.published import Published, TableRows, touched_rows
 from gradledger_server.store.contract import (
     Append,
     Appended,
@@ -50,11 +51,12 @@ ATTEMPTS = 100  # of a compare-and-set against other replicas before giving up
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A push's answer: its receipt, and the newest parameters, at its step or later."""
+    """A push's answer: its receipt, and the newest parameters and touched rows, at its step or later."""
 
     receipt: Receipt
     replayed: bool
     published: Published
+    rows: tuple[TableRows, ...] = ()
 
 
 class Hot:
@@ -78,6 +80,14 @@ class Hot:
         with self.lock:
             self._catch_up()
             return self.published
+
+    def look_at(self, table: str, ids: Rows | None) -> tuple[Published, TableRows]:
+        """Rows of a table as `look` would show them; all of them if `ids` is None. The table has them."""
+        with self.lock:
+            self._catch_up()
+            published, held = self.published, self.model.tables[table]
+            read = held.look(ids)
+        return published, TableRows(held.declared, ids, read())
 
     def copy(self) -> tuple[Published, image.Image]:
         """The whole state at one step."""
@@ -137,7 +147,7 @@ class Hot:
 
         def choose(model: Model) -> Draft | Answer:
             if (known := draft.known(model)) is not None:
-                return Answer(known, True, self.published)
+                return Answer(known, True, self.published, touched_rows(model, draft.gradient))
             self.require_version(if_match)
             if (objection := draft.objection(model)) is not None:
                 raise objection
@@ -210,7 +220,8 @@ class Hot:
             return self._refusal(result)
         if receipt is None:
             return ModelQuarantined(f"the log of model {self.name!r} knows a push that its state does not")
-        return Answer(receipt, isinstance(result, Seen), self.published)
+        rows = touched_rows(self.model, draft.gradient)
+        return Answer(receipt, isinstance(result, Seen), self.published, rows)
 
     def _refusal(self, result: Outcome) -> GradledgerError:
         if isinstance(result, Gap):
@@ -233,7 +244,8 @@ class Hot:
         """What readers see of the state; the same object while nothing has changed."""
         model, block = self.model, self.model.weights.publish()
         before: Published | None = getattr(self, "published", None)
-        if before is not None and before.block is block and before.missing == model.missing:
+        same = before is not None and before.block is block and before.step == model.step
+        if before is not None and same and before.missing == model.missing:
             return before
         return Published(self.epoch, model.step, model.layout, self._header, block, frozenset(model.missing))
 

@@ -9,12 +9,19 @@ import numpy as np
 
 from gradledger_server.blocks import Block
 from gradledger_server.errors import ParametersMissing, TensorNotFound
+from gradledger_server.machine.gradient import Gradient
 from gradledger_server.machine.layout import Layout
+from gradledger_server.machine.model import Model
+from gradledger_server.machine.row_gradient import Rows, Touched
+from gradledger_server.machine.tables import DeclaredTable
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Published:
-    """One step's parameters: `block` holds all tensors in wire order and is never written again."""
+    """One step's parameters: `block` holds all tensors in wire order and is never written again.
+
+    Tables are not among them: nobody copies a table at each step. Their rows are read when asked for.
+    """
 
     epoch: str
     step: int
@@ -48,3 +55,27 @@ class Published:
                 f"{len(self.missing)} of {len(self.layout.places)} tensors have no values yet: {some}",
                 missing=sorted(self.missing)[:100],
             )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TableRows:
+    """Some rows of a table at one step, [k, …] in the order of `ids`; of all rows if `ids` is None."""
+
+    table: DeclaredTable
+    ids: Rows | None
+    values: np.ndarray[Any, Any]
+
+    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+        """As a body names them: the values under the table's name, and which rows they are beside it."""
+        count = self.table.rows if self.ids is None else self.ids.size
+        values = self.values.reshape(count, *self.table.shape[1:])
+        return {self.table.name: values} | ({} if self.ids is None else {self.table.ids_name: self.ids})
+
+
+def touched_rows(model: Model, gradient: Gradient) -> tuple[TableRows, ...]:
+    """The rows of a gradient as they are now."""
+    return tuple(
+        TableRows(part.table, part.rows, model.tables[part.table.name].look(part.rows)())
+        for part in gradient
+        if isinstance(part, Touched)
+    )

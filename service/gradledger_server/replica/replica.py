@@ -16,6 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from gradledger_server.blocks import Blocks
 from gradledger_server.entries import Configure, Create, Delete, Json, Metric, Tensors, Upload
 from gradledger_server.errors import (
@@ -31,11 +34,12 @@ from gradledger_server.machine.apply import origin
 from gradledger_server.machine.gradient import check, gather, norm
 from gradledger_server.machine.image import Image
 from gradledger_server.machine.model import Model
+from gradledger_server.machine.row_gradient import require_rows
 from gradledger_server.replica.draft import Draft, Sender, draft
 from gradledger_server.replica.hot import Answer, Hot
 from gradledger_server.replica.mailbox import Mailbox, shielded
 from gradledger_server.replica.metrics import Reported, report
-from gradledger_server.replica.published import Published
+from gradledger_server.replica.published import Published, TableRows
 from gradledger_server.replica.shelf import Cadence, Shelf
 from gradledger_server.store.contract import Store, StoreFacts
 from gradledger_server.wire.digest import digest
@@ -85,15 +89,16 @@ class Replica:
         given: Json,
         shapes: Mapping[str, tuple[tuple[int, ...], str]],
         values: Tensors | None,
+        tables: Mapping[str, Json] | None = None,
     ) -> tuple[Mailbox, bool]:
         """The model of this name, and whether this call made it. Repeating a creation is harmless.
 
         Raises ModelExists if the name belongs to a model of another spec or with other initial values.
         """
         specs.check_model_name(name)
-        spec = specs.expand(given, shapes)
+        spec = specs.expand(given, shapes, tables)
         if values is not None:
-            check(spec.layout, values)
+            check(spec.layout, values, upload=True)
             norm(spec.layout, gather(spec.layout, values, self.blocks), self.device)
         entry = Create(spec.json, values, digest(values.payload) if values else None, _now_ms())
         while True:
@@ -135,6 +140,14 @@ class Replica:
 
         await self.on(name, lambda mailbox: mailbox.run(remove))
         self.shelf.drop(name)
+
+    async def rows(
+        self, mailbox: Mailbox, table: str, ids: NDArray[np.int64] | None
+    ) -> tuple[Published, TableRows]:
+        """Rows of a table, no older than any acknowledged push; all if `ids` is None. Raises WrongRows."""
+        if ids is not None:
+            require_rows(mailbox.hot.model.layout.tables[table], ids)
+        return await mailbox.run(lambda hot: hot.look_at(table, ids))
 
     async def copy(self, mailbox: Mailbox) -> tuple[Published, Image]:
         """Everything held of the model, at one step."""
@@ -181,7 +194,7 @@ class Replica:
             return Upload(tensors, named, _now_ms())
 
         def work(hot: Hot) -> None:
-            check(layout, tensors)
+            check(layout, tensors, upload=True)
             norm(layout, gather(layout, tensors, self.blocks), self.device)
             hot.decide(choose)
 

@@ -20,7 +20,7 @@ from gradledger_server.errors import BodyTooLarge, MalformedBody, NonFinite, Unk
 from gradledger_server.wire import safetensors, strict
 
 MEDIA_TYPE = "application/json"
-DTYPES = ("F32", "F64")
+DTYPES = ("F32", "F64", "I64")
 RANK_MAX = 32
 
 
@@ -84,6 +84,8 @@ def _array(name: str, nested: object, dtype: str) -> NDArray[Any]:
             tensor=name,
         )
     numbers, shape = _flat(name, nested)
+    if dtype == "I64":
+        return _whole(name, numbers, shape)
     with np.errstate(over="ignore"):
         try:
             values = np.array(numbers, np.float64).astype(NUMPY_DTYPE[dtype])
@@ -99,6 +101,14 @@ def _array(name: str, nested: object, dtype: str) -> NDArray[Any]:
             tensor=name,
         )
     return values.reshape(shape)
+
+
+def _whole(name: str, numbers: list[Any], shape: tuple[int, ...]) -> NDArray[np.int64]:
+    for position, number in enumerate(numbers):
+        if type(number) is not int or not -(2**63) <= number < 2**63:
+            got, where = strict.shown(number), _index(position, shape)
+            raise _uneven(name, got, where, "a whole number of 64 bits")
+    return np.array(numbers, np.int64).reshape(shape)
 
 
 def _flat(name: str, nested: object) -> tuple[list[Any], tuple[int, ...]]:

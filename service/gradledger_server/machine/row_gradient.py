@@ -1,0 +1,191 @@
+"""A gradient for some rows of a table: `emb` [k, …] beside `emb#rows` I64 [k].
+
+A row named several times gets the sum of its gradients before any rule sees it (the square of a sum, not the
+sum of squares): g1 + g2, then + g3 …, in the order of appearance, in the table's dtype. Norms are those of
+the sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradledger_server.dtypes import NUMPY_DTYPE, widen
+from gradledger_server.entries import Placement, Tensors
+from gradledger_server.errors import NonFinite, WrongDtype, WrongRows, WrongShape
+from gradledger_server.machine.tables import ROWS_OF_PUSH, DeclaredTable, Tables
+
+Rows = NDArray[np.int64]
+
+FEW = 32  # rows: so many are summed one by one, more of them in step
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """The gradient, or the new values, of a table's `rows` (ascending, each once; None: of all rows).
+
+    `values` are flat, row-major, in the table's dtype.
+    """
+
+    table: DeclaredTable
+    rows: Rows | None
+    values: NDArray[Any]
+
+
+def check(tables: Tables, tensors: Tensors, dtypes: Sequence[str], *, upload: bool) -> None:
+    """Raises WrongRows, WrongShape or WrongDtype unless what the body holds of tables fits them.
+
+    An upload may bring a whole table, and names no row twice; a push brings whole ones in mode dense only.
+    """
+    for name, table in tables.items():
+        values, ids = tensors.table.get(name), tensors.table.get(table.ids_name)
+        if values is None and ids is None:
+            continue
+        if values is None:
+            raise WrongRows(f"{table.ids_name!r} names rows, but {name!r} is not in the body", tensor=name)
+        _require_dtype(name, values, dtypes)
+        if ids is None:
+            _require_whole(table, values, upload=upload)
+            continue
+        _require_dtype(table.ids_name, ids, ("I64",))
+        _require_shapes(table, values, ids)
+        rows = _ids(table, tensors)
+        require_rows(table, rows)
+        if upload:
+            _require_settable(table, rows)
+
+
+def gather(tables: Tables, tensors: Tensors) -> list[Touched]:
+    """The checked rows of each table in the body; views of it where nothing needs to be sorted or summed."""
+    gradient = []
+    for name, table in tables.items():
+        sent = tensors.table.get(name)
+        if sent is None:
+            continue
+        values = widen(tensors[name], sent.dtype, table.numpy_dtype)
+        rows: Rows | None = None
+        if table.ids_name in tensors.table:
+            rows, values = summed(_ids(table, tensors), values.reshape(-1, table.width))
+        gradient.append(Touched(table, rows, values.reshape(-1)))
+    return gradient
+
+
+def summed(ids: Rows, values: NDArray[Any]) -> tuple[Rows, NDArray[Any]]:
+    """Each row once, ascending, with its gradients in `values` [k, width] summed in order of appearance."""
+    if (ids[1:] > ids[:-1]).all():
+        return ids, values
+    order = np.argsort(ids, kind="stable")
+    ordered = ids[order]
+    starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
+    counts = np.diff(starts, append=ordered.size)
+    items = values.reshape(-1).view(np.dtype((np.void, values.strides[0])))  # whole rows are moved faster
+    total = items.take(order[starts]).view(values.dtype).reshape(-1, values.shape[1])
+    with np.errstate(all="ignore"):  # what overflows is refused once it is measured
+        nth, again = 1, np.flatnonzero(counts > 1)
+        while again.size > FEW:
+            total[again] += values[order[starts[again] + nth]]
+            nth += 1
+            again = again[counts[again] > nth]
+        for at in again:
+            rest = values[order[starts[at] + nth : starts[at] + counts[at]]]
+            total[at] = np.add.accumulate(np.concatenate((total[at : at + 1], rest)))[-1]
+    return ordered[starts], total
+
+
+def refuse_non_finite(touched: Touched) -> None:
+    """Raises NonFinite naming the first element at fault, if there is one."""
+    finite = np.isfinite(touched.values)
+    if finite.all():
+        return
+    table = touched.table
+    at, within = divmod(int(np.argmin(finite)), table.width)
+    row = at if touched.rows is None else int(touched.rows[at])
+    index = [row, *(int(i) for i in np.unravel_index(within, table.shape[1:]))]
+    count = int((~finite).sum())
+    raise NonFinite(
+        f"table {table.name!r} gets {count} NaN or infinite numbers, the first at {index}",
+        tensor=table.name,
+        index=index,
+    )
+
+
+def _ids(table: DeclaredTable, tensors: Tensors) -> Rows:
+    return np.frombuffer(tensors[table.ids_name], NUMPY_DTYPE["I64"])
+
+
+def _require_dtype(name: str, sent: Placement, dtypes: Sequence[str]) -> None:
+    if sent.dtype not in dtypes:
+        raise WrongDtype(
+            f"tensor {name!r} has dtype {sent.dtype}; expected one of {', '.join(dtypes)}",
+            tensor=name,
+            got=sent.dtype,
+            expected=list(dtypes),
+        )
+
+
+def _require_whole(table: DeclaredTable, values: Placement, *, upload: bool) -> None:
+    if not upload and table.mode != "dense":
+        raise WrongRows(
+            f"a gradient for {table.name!r} must say which rows it is for: {table.ids_name!r} is missing",
+            tensor=table.name,
+            hint=f"Send {table.ids_name} as I64 [k] beside {table.name} [k, …]; a table in mode {table.mode} "
+            "takes no dense gradient, which would touch every row and cost as much.",
+        )
+    if values.shape != table.shape:
+        raise WrongShape(
+            f"table {table.name!r} has shape {list(values.shape)}; expected {list(table.shape)}",
+            tensor=table.name,
+            got=list(values.shape),
+            expected=list(table.shape),
+        )
+
+
+def _require_shapes(table: DeclaredTable, values: Placement, ids: Placement) -> None:
+    if len(ids.shape) != 1:
+        raise WrongShape(
+            f"{table.ids_name!r} has shape {list(ids.shape)}; expected one dimension",
+            tensor=table.ids_name,
+            got=list(ids.shape),
+        )
+    expected = (ids.shape[0], *table.shape[1:])
+    if values.shape != expected:
+        raise WrongShape(
+            f"tensor {table.name!r} has shape {list(values.shape)}; expected {list(expected)}: "
+            f"a row for each of the {ids.shape[0]} in {table.ids_name!r}",
+            tensor=table.name,
+            got=list(values.shape),
+            expected=list(expected),
+        )
+    if ids.shape[0] > ROWS_OF_PUSH:
+        raise WrongRows(
+            f"{table.ids_name!r} names {ids.shape[0]} rows; at most {ROWS_OF_PUSH} fit one body",
+            tensor=table.name,
+            hint="Send several smaller bodies.",
+        )
+
+
+def require_rows(table: DeclaredTable, ids: Rows) -> None:
+    """Raises WrongRows unless the table has all of them."""
+    outside = np.flatnonzero((ids < 0) | (ids >= table.rows))
+    if outside.size:
+        first = int(outside[0])
+        raise WrongRows(
+            f"{table.ids_name}[{first}] is {int(ids[first])}; {table.name!r} has rows 0 to {table.rows - 1}",
+            tensor=table.name,
+            index=[first],
+            got=int(ids[first]),
+        )
+
+
+def _require_settable(table: DeclaredTable, ids: Rows) -> None:
+    if table.initial is None:
+        raise WrongRows(
+            f"{table.name!r} has no init, so its values are uploaded as a whole, not by row",
+            tensor=table.name,
+        )
+    if np.unique(ids).size != ids.size:
+        raise WrongRows(f"{table.ids_name!r} names a row twice: which value counts?", tensor=table.name)
