@@ -99,9 +99,13 @@ def weights_of(model: Model) -> dict[str, NDArray[Any]]:
 def slots_of(model: Model) -> dict[str, NDArray[Any]]:
     """Every slot of every tensor, copied, as `<slot>/<name>`."""
     return {
-        f"{slot}/{place.tensor.name}": values[place.start : place.stop].reshape(place.tensor.shape).copy()
+        f"{slot}/{place.tensor.name}": values[
+            model.slot_places[place.arena].here(slot, place.index, place.index + 1)
+        ]
+        .reshape(model.slot_places[place.arena].shape(slot, place.index))
+        .copy()
         for place in model.layout.places
-        for slot, values in zip(model.steps[place.arena].program.slots, model.slots[place.arena], strict=True)
+        for slot, values in zip(model.slot_places[place.arena].names, model.slots[place.arena], strict=True)
     }
 
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from gradledger_server.errors import DeviceUnavailable
 from gradledger_server.kernels.arrays import require_fit
+from gradledger_server.kernels.cpu import CpuDevice
 from gradledger_server.kernels.operations import OPERATIONS
 from gradledger_server.kernels.reductions import BLOCK, LANES, ROWS, halve
 from gradledger_server.kernels.trace import Program
@@ -103,6 +104,7 @@ class CudaDevice:
         self._kernels: dict[tuple[Program, np.dtype[Any]], CudaKernel] = {}
         self._sums: dict[np.dtype[Any], Any] = {}
         self._making = threading.Lock()
+        self.host = CpuDevice()
 
     on_host = False  # whether arrays are NumPy's own
 

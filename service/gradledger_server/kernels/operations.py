@@ -20,6 +20,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from gradledger_server.kernels import reductions
+
 
 class Value(Protocol):
     """What a rule computes with: a NumPy or CuPy array, or a symbol standing for one."""
@@ -57,6 +59,18 @@ def _divide(left: float, right: float) -> float:
     return left / right
 
 
+def _norm(x: Any) -> float:
+    return reductions.norm(np.asarray(x).reshape(-1))
+
+
+def _trust_ratio(w_norm: float, g_norm: float, times: float, plus: float) -> float:
+    return _divide(times * w_norm, g_norm + plus) if w_norm > 0.0 and g_norm > 0.0 else 1.0
+
+
+def _clip_factor(length: float, limit: float, eps: float) -> float:
+    return limit / (length + eps) if length + eps > limit else 1.0
+
+
 def _greater(left: float, right: float) -> float:
     return float(left > right)
 
@@ -86,6 +100,9 @@ OPERATIONS = {
         Operation("copy", float, np.positive, "bitcast {type} {0} to {type}", "{0}"),
         Operation("power", power),
         Operation("greater", _greater),
+        Operation("norm", _norm),
+        Operation("trust_ratio", _trust_ratio),
+        Operation("clip_factor", _clip_factor),
     )
 }
 
@@ -155,3 +172,21 @@ def call(operation: str, *operands: Any) -> Any:
 def sqrt(x: Value) -> Value:
     """The square root, correctly rounded on every backend."""
     return call("sqrt", x)  # type: ignore[no-any-return]
+
+
+def norm(x: Value) -> float:
+    """The Euclidean norm over a whole tensor: float64, by the canonical sum of squares.
+
+    A scalar for the expressions after it; traced, it parts a rule into stages (`stages.py`).
+    """
+    return call("norm", x)  # type: ignore[no-any-return]
+
+
+def trust_ratio(w_norm: float, g_norm: float, *, times: float = 1.0, plus: float = 0.0) -> float:
+    """`times * w_norm / (g_norm + plus)`, or 1 if either norm is 0: how far a layer may trust its update."""
+    return call("trust_ratio", w_norm, g_norm, times, plus)  # type: ignore[no-any-return]
+
+
+def clip_factor(length: float, limit: float, eps: float = 0.0) -> float:
+    """What shortens a vector of this length to the limit: `limit / (length + eps)`, but never above 1."""
+    return call("clip_factor", length, limit, eps)  # type: ignore[no-any-return]

@@ -69,7 +69,7 @@ def _push(model: Model, offset: int, push: Push, gradient: Sequence[Stretch]) ->
     lr = model.lr
     after = model.weights.begin()
     for stretch in gradient:
-        for part in _same_count(model, stretch):
+        for part in _parts(model, stretch):
             _advance(model, part, after)
     model.weights.finish(after, [stretch.run for stretch in gradient])
     receipt = _receipt(model, offset, push, lr)
@@ -82,16 +82,29 @@ def _push(model: Model, offset: int, push: Push, gradient: Sequence[Stretch]) ->
 
 def _advance(model: Model, stretch: Stretch, after: Sequence[object]) -> None:
     run, step = stretch.run, model.steps[stretch.run.arena]
-    here = slice(run.start, run.stop)
+    here, places = slice(run.start, run.stop), model.slot_places[run.arena]
     model.updates[run.first : run.last] += 1
+    shape = model.layout.places[run.first].tensor.shape
     step.advance(
         after[run.arena][here],  # type: ignore[index]  # arrays of the device
         model.weights.arenas[run.arena][here],
         model.device.to_device(stretch.values),
-        [slot[here] for slot in model.slots[run.arena]],
+        [
+            slot[places.here(name, run.first, run.last)]
+            for name, slot in zip(places.names, model.slots[run.arena], strict=True)
+        ],
         t=int(model.updates[run.first]),
         s=model.step,
+        shapes=[shape, shape, *(places.shape(name, run.first) for name in places.names)],
     )
+
+
+def _parts(model: Model, stretch: Stretch) -> list[Stretch]:
+    """The stretch as it may be advanced in one go: tensor by tensor, or as far as tensors share their t."""
+    run = stretch.run
+    if model.steps[run.arena].whole:
+        return _cut(model, stretch, range(run.first + 1, run.last))
+    return _same_count(model, stretch)
 
 
 def _same_count(model: Model, stretch: Stretch) -> list[Stretch]:
@@ -101,10 +114,16 @@ def _same_count(model: Model, stretch: Stretch) -> list[Stretch]:
     if run.last - run.first == 1:
         return [stretch]
     edges = run.first + 1 + np.flatnonzero(np.diff(counts))
-    if not edges.size:
+    return _cut(model, stretch, [int(edge) for edge in edges])
+
+
+def _cut(model: Model, stretch: Stretch, edges: Sequence[int]) -> list[Stretch]:
+    """The stretch in parts that begin at these tensors."""
+    run = stretch.run
+    if not edges:
         return [stretch]
     parts, first = [], run.first
-    for last in (*(int(edge) for edge in edges), run.last):
+    for last in (*edges, run.last):
         start, stop = model.layout.places[first].start, model.layout.places[last - 1].stop
         values = stretch.values[start - run.start : stop - run.start]
         parts.append(Stretch(Run(run.arena, start, stop, first, last), values))

@@ -40,13 +40,10 @@ def copy(model: Model) -> Image:
     layout = model.layout
     tensors = [(f"param/{name}", dtype, shape) for name, dtype, shape in layout.signature]
     parts: list[np.ndarray[Any, Any]] = [model.weights.publish()]
-    for arena, step, slots in zip(layout.arenas, model.steps, model.slots, strict=True):
-        for slot, values in zip(step.program.slots, slots, strict=True):
-            tensors += [
-                (f"{slot}/{name}", dtype, shape)
-                for name, dtype, shape in layout.signature[arena.first : arena.last]
-            ]
-            host = model.blocks.take(arena.nbytes)
+    for arena, places, slots in zip(layout.arenas, model.slot_places, model.slots, strict=True):
+        for slot, values in zip(places.names, slots, strict=True):
+            tensors += places.tensors(slot)
+            host = model.blocks.take(values.nbytes)
             model.device.to_host(values, host.view(arena.numpy_dtype))
             parts.append(host)
     tensors += [(f"t/{name}", "I64", ()) for name, _, _ in layout.signature]
@@ -80,11 +77,15 @@ def _fill(model: Model, tensors: Tensors) -> None:
     arenas = model.weights.begin()
     for place in model.layout.places:
         arena = model.layout.arenas[place.arena]
-        here = slice(place.start, place.stop)
-        targets = [("param", arenas[place.arena])]
-        targets += zip(model.steps[place.arena].program.slots, model.slots[place.arena], strict=True)
+        slots, index = model.slot_places[place.arena], place.index
+        targets = [("param", arenas[place.arena][place.start : place.stop])]
+        targets += [
+            (name, values[slots.here(name, index, index + 1)])
+            for name, values in zip(slots.names, model.slots[place.arena], strict=True)
+            if slots.has(name, index)
+        ]
         for prefix, target in targets:
             raw = tensors[f"{prefix}/{place.tensor.name}"]
-            target[here] = model.device.to_device(widen(raw, arena.dtype, arena.numpy_dtype))
+            target[:] = model.device.to_device(widen(raw, arena.dtype, arena.numpy_dtype))
         model.updates[place.index] = int.from_bytes(tensors[f"t/{place.tensor.name}"], "little", signed=True)
     model.weights.finish(arenas, [])

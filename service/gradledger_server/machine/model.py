@@ -10,6 +10,7 @@ from gradledger_server.entries import Json
 from gradledger_server.kernels.device import Device
 from gradledger_server.machine import spec as specs
 from gradledger_server.machine.receipts import Receipts
+from gradledger_server.machine.slots import SlotPlaces
 from gradledger_server.machine.step import Step
 from gradledger_server.machine.weights import Array, Weights
 from gradledger_server.optim import catalog
@@ -30,12 +31,16 @@ class Model:
         self.blocks = blocks
         self.configure(specs.read(expanded))
         self.weights = Weights(self.layout, device, blocks)
+        self.slot_places = [
+            SlotPlaces(self.layout, arena, self.spec.groups[arena.group].optimizer)
+            for arena in self.layout.arenas
+        ]
         self.slots: list[list[Array]] = [
             [
-                device.full(arena.size, arena.numpy_dtype, start)
-                for start in catalog.slot_starts(self.spec.groups[arena.group].optimizer).values()
+                device.full(places.size(slot), arena.numpy_dtype, start)
+                for slot, start in catalog.slot_starts(self.spec.groups[arena.group].optimizer).items()
             ]
-            for arena in self.layout.arenas
+            for arena, places in zip(self.layout.arenas, self.slot_places, strict=True)
         ]
         self.updates: NDArray[np.int64] = np.zeros(len(self.layout.places), np.int64)
         self.step = 0
@@ -59,6 +64,4 @@ class Model:
     @property
     def nbytes(self) -> int:
         """Bytes of parameters and slots."""
-        return self.layout.nbytes + sum(
-            arena.nbytes * len(slots) for arena, slots in zip(self.layout.arenas, self.slots, strict=True)
-        )
+        return self.layout.nbytes + sum(int(slot.nbytes) for slots in self.slots for slot in slots)

@@ -15,7 +15,7 @@ from typing import Any
 
 from gradledger_server.entries import Json
 from gradledger_server.errors import InvalidName, InvalidSpec
-from gradledger_server.machine.layout import Declared, Layout
+from gradledger_server.machine.layout import Declared, Layout, Place
 from gradledger_server.optim import catalog
 
 PARAMETER_DTYPES = ("F32", "F64")
@@ -84,6 +84,7 @@ def expand(given: Json, parameters: Mapping[str, tuple[tuple[int, ...], str]]) -
     }
     spec = read(expanded)
     _refuse_idle_groups(spec)
+    _refuse_unfit_tensors(spec)
     return spec
 
 
@@ -114,6 +115,7 @@ def reconfigure(spec: Spec, change: Json) -> Spec:
                 field="groups" if before_rule == after_rule else "optimizer.rule",
                 hint="Slots belong to a rule: create a new model from the parameters to change it.",
             )
+        _refuse_other_slots(spec, after, place)
     return after
 
 
@@ -201,3 +203,32 @@ def _refuse_idle_groups(spec: Spec) -> None:
                 field=f"groups[{index}].match",
                 hint="Patterns are shell globs over whole tensor names, and the first match wins.",
             )
+
+
+def _refuse_unfit_tensors(spec: Spec) -> None:
+    for place in spec.layout.places:
+        tensor = place.tensor
+        optimizer = spec.groups[tensor.group].optimizer
+        if (reason := catalog.refusal(optimizer, tensor.shape)) is not None:
+            name = (
+                f"groups[{tensor.group}]" if tensor.group < len(spec.groups) - 1 else "the model's optimizer"
+            )
+            raise InvalidSpec(
+                f"parameters.{tensor.name} {reason}; it falls to {name}, rule {optimizer['rule']}",
+                field=f"parameters.{tensor.name}",
+                hint=f"Give it a group of its own, such as "
+                f'{{"match": "{tensor.name}", "optimizer": {{"rule": "adamw"}}}}; the first match wins.',
+            )
+
+
+def _refuse_other_slots(before: Spec, after: Spec, place: Place) -> None:
+    tensor = place.tensor
+    had, has = (
+        catalog.slot_shapes(spec.groups[tensor.group].optimizer, tensor.shape) for spec in (before, after)
+    )
+    if had != has:
+        raise InvalidSpec(
+            f"the change gives tensor {tensor.name!r} slots of other shapes ({had} → {has})",
+            field="optimizer",
+            hint="Slots are kept as they were created: create a new model from the parameters.",
+        )

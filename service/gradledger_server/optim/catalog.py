@@ -17,21 +17,30 @@ from gradledger_server.errors import RuleNotFound
 from gradledger_server.optim import transforms
 from gradledger_server.optim.expansion import choose, settle, wrong
 from gradledger_server.optim.hyperparameters import FLOAT32_TINY
+from gradledger_server.optim.matrices import MATRIX_RULES, REFUSES, SLOT_SHAPES, Shape
 from gradledger_server.optim.presets import DEFAULT_PRESET, PRESETS
-from gradledger_server.optim.rules import RULES
+from gradledger_server.optim.rules import RULES as ELEMENTWISE
 from gradledger_server.optim.schedules import SCHEDULES
 from gradledger_server.optim.signatures import Facts, Setting, facts_of
+from gradledger_server.optim.trust import TRUST_RULES
 
 __all__ = [
+    "ELEMENTWISE",
+    "MATRIX_RULES",
     "PRESETS",
     "RULES",
     "SCHEDULES",
     "expand_optimizer",
     "expand_schedule",
     "learning_rate",
+    "refusal",
     "rule_facts",
+    "slot_shapes",
     "slot_starts",
 ]
+
+# By what they need to see at once: an element, a tensor's norms, or a tensor in its shape.
+RULES = {**ELEMENTWISE, **TRUST_RULES, **MATRIX_RULES}
 
 Optimizer = Mapping[str, Setting]
 Schedule = Mapping[str, Setting]
@@ -85,6 +94,18 @@ def slot_starts(optimizer: Optimizer) -> dict[str, float]:
     return {
         slot: float(optimizer[start] if isinstance(start, str) else start) for slot, start in starts.items()
     }
+
+
+def slot_shapes(optimizer: Optimizer, shape: Shape) -> dict[str, Shape]:
+    """The shape of each slot a tensor of this shape has: most often its own. It may lack some of them."""
+    own = SLOT_SHAPES.get(str(optimizer["rule"]))
+    return dict.fromkeys(slot_starts(optimizer), shape) if own is None else own(optimizer, shape)
+
+
+def refusal(optimizer: Optimizer, shape: Shape) -> str | None:
+    """Why the rule cannot take a tensor of this shape, in words that follow its name; None if it can."""
+    refuse = REFUSES.get(str(optimizer["rule"]))
+    return None if refuse is None else refuse(shape)
 
 
 def expand_schedule(given: Mapping[str, object] | None, *, where: str) -> dict[str, Setting]:

@@ -9,8 +9,7 @@ from typing import Any
 from gradledger_server.kernels.operations import Value
 from gradledger_server.kernels.trace import Program, trace
 from gradledger_server.optim import transforms
-from gradledger_server.optim.catalog import Optimizer, numbers, rule_facts
-from gradledger_server.optim.rules import RULES
+from gradledger_server.optim.catalog import RULES, Optimizer, numbers, rule_facts
 from gradledger_server.optim.signatures import Facts, Setting, facts_of
 
 
@@ -24,6 +23,12 @@ def program(optimizer: Optimizer) -> Program:
         (name, optimizer[name]) for name in _passed(rule_facts(rule)) if _is_known(name, optimizer[name])
     )
     return traced(rule, known)
+
+
+def settings(optimizer: Optimizer) -> dict[str, Setting]:
+    """What a rule on matrices is called with besides t and lr."""
+    passed = _passed(rule_facts(str(optimizer["rule"])))
+    return {name: optimizer[name] for name in passed if name != "lr"}
 
 
 def scalars(optimizer: Optimizer, *, t: int, lr: float) -> tuple[float, ...]:

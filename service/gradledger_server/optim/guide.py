@@ -7,9 +7,9 @@ from typing import Any
 
 from gradledger_server.kernels import latex
 from gradledger_server.optim import chain
-from gradledger_server.optim.catalog import PRESETS, expand_optimizer, rule_facts
+from gradledger_server.optim.catalog import PRESETS, RULES, expand_optimizer, rule_facts
 from gradledger_server.optim.hyperparameters import SLOT_MEANINGS
-from gradledger_server.optim.rules import RULES
+from gradledger_server.optim.matrices import EQUATIONS
 from gradledger_server.optim.signatures import Facts, Hyperparameter, Setting, facts_of
 
 
@@ -21,7 +21,7 @@ def describe(rule: str) -> dict[str, Any]:
         "name": rule,
         "summary": facts.summary,
         "paper": facts.source,
-        "equation": latex.spell(chain.traced(rule, _equation_settings(facts))),
+        "equation": EQUATIONS.get(rule) or latex.spell(chain.traced(rule, _equation_settings(facts))),
         "slots": [
             {"name": slot, "meaning": SLOT_MEANINGS[slot], "starts_at": start} for slot, start in starts
         ],

@@ -1,0 +1,285 @@
+"""Writes whole.json beside this file: trajectories of optimizers that see whole tensors, from three libraries.
+
+Run with a Python that has PyTorch, optax and Keras; the suite itself needs only what is committed. Weights
+and gradients are drawn once in float64 and rounded to float32 for the float32 runs.
+
+PyTorch's Muon iterates in bfloat16, which no two backends round alike and NumPy does not have. Here its
+cast to bfloat16 is made to do nothing, so that the rest of it, in the weights' own dtype, is the oracle.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+os.environ["KERAS_BACKEND"] = "jax"
+
+import jax
+import jax.numpy as jnp
+import keras
+import numpy as np
+import optax
+import optax.contrib
+import torch
+
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_default_matmul_precision", "highest")
+
+SEED = 20170813
+STEPS = 22
+SHAPES: dict[str, list[int]] = {
+    "matrix": [4, 3],
+    "wide": [3, 5],
+    "bias": [5],
+    "kernel": [2, 3, 4],
+    "zeros": [2, 2],
+    "silent": [3, 2],
+}
+"""`zeros` begins at zero; `silent` gets no gradient but zeros."""
+MATRICES = ["matrix", "wide", "zeros", "silent"]
+DTYPES = {"F32": "float32", "F64": "float64"}
+
+Case = tuple[str, str, str, dict[str, Any], dict[str, Any], list[str]]
+
+# Name, library, its optimizer, its arguments, our optimizer, which tensors.
+CASES: list[Case] = [
+    ("lars", "optax", "lars", {"learning_rate": 0.5}, {"rule": "lars", "preset": "optax", "lr": 0.5}, [*SHAPES]),
+    (
+        "lars decayed",
+        "optax",
+        "lars",
+        {"learning_rate": 0.5, "weight_decay": 0.1, "eps": 1e-3, "trust_coefficient": 0.02, "momentum": 0.8},
+        {
+            "rule": "lars",
+            "preset": "optax",
+            "lr": 0.5,
+            "weight_decay": 0.1,
+            "eps": 1e-3,
+            "trust": 0.02,
+            "momentum": 0.8,
+        },
+        [*SHAPES],
+    ),
+    ("lamb", "optax", "lamb", {"learning_rate": 0.01}, {"rule": "lamb", "preset": "optax", "lr": 0.01}, [*SHAPES]),
+    (
+        "lamb decayed",
+        "optax",
+        "lamb",
+        {"learning_rate": 0.01, "weight_decay": 0.1, "eps_root": 1e-8, "b1": 0.8},
+        {"rule": "lamb", "preset": "optax", "lr": 0.01, "weight_decay": 0.1, "eps_root": 1e-8, "beta1": 0.8},
+        [*SHAPES],
+    ),
+    (
+        "lamb, keras",
+        "keras",
+        "Lamb",
+        {"learning_rate": 0.01},
+        {"rule": "lamb", "preset": "keras", "lr": 0.01},
+        [*SHAPES],
+    ),
+    (
+        "lamb decayed, keras",
+        "keras",
+        "Lamb",
+        {"learning_rate": 0.01, "weight_decay": 0.1},
+        {"rule": "lamb", "preset": "keras", "lr": 0.01, "weight_decay": 0.1},
+        [*SHAPES],
+    ),
+    (
+        "adafactor, torch",
+        "torch",
+        "Adafactor",
+        {"eps": [2.0**-23, 1e-3]},
+        {"rule": "adafactor", "preset": "torch"},
+        [*SHAPES],
+    ),
+    (
+        "adafactor decayed, torch",
+        "torch",
+        "Adafactor",
+        {"eps": [1e-3, 0.1], "lr": 0.5, "weight_decay": 0.1, "beta2_decay": -0.5, "d": 2.0},
+        {
+            "rule": "adafactor",
+            "preset": "torch",
+            "lr": 0.5,
+            "eps": 1e-3,
+            "eps_scale": 0.1,
+            "weight_decay": 0.1,
+            "beta2_decay": 0.5,
+            "clip_threshold": 2.0,
+        },
+        [*SHAPES],
+    ),
+    (
+        "adafactor, keras",
+        "keras",
+        "Adafactor",
+        {"learning_rate": 0.3},
+        {"rule": "adafactor", "preset": "keras", "lr": 0.3},
+        [*SHAPES],
+    ),
+    (
+        "adafactor decayed, keras",
+        "keras",
+        "Adafactor",
+        {"learning_rate": 0.05, "weight_decay": 0.1},
+        {"rule": "adafactor", "preset": "keras", "lr": 0.05, "weight_decay": 0.1},
+        [*SHAPES],
+    ),
+    (
+        "adafactor, optax",
+        "optax",
+        "adafactor",
+        {"learning_rate": 0.05},
+        {"rule": "adafactor", "preset": "optax", "lr": 0.05},
+        [*SHAPES],
+    ),
+    (
+        "adafactor factored, optax",
+        "optax",
+        "adafactor",
+        {"learning_rate": 0.05, "min_dim_size_to_factor": 3, "weight_decay_rate": 0.01},
+        {"rule": "adafactor", "preset": "optax", "lr": 0.05, "factored_from": 3, "weight_decay": 0.01},
+        [*SHAPES],
+    ),
+    ("muon, torch", "torch", "Muon", {}, {"rule": "muon", "preset": "torch"}, MATRICES),
+    (
+        "muon plain, torch",
+        "torch",
+        "Muon",
+        {"lr": 0.02, "nesterov": False, "adjust_lr_fn": "match_rms_adamw", "ns_steps": 3, "weight_decay": 0.0},
+        {
+            "rule": "muon",
+            "preset": "torch",
+            "lr": 0.02,
+            "nesterov": False,
+            "shape_scale": "rms",
+            "ns_steps": 3,
+            "weight_decay": 0.0,
+        },
+        MATRICES,
+    ),
+    (
+        "muon, keras",
+        "keras",
+        "Muon",
+        {"learning_rate": 0.01},
+        {"rule": "muon", "preset": "keras", "lr": 0.01},
+        MATRICES,
+    ),
+    (
+        "muon, optax",
+        "optax",
+        "contrib.muon",
+        {"learning_rate": 0.01, "weight_decay": 0.1},
+        {"rule": "muon", "preset": "optax", "lr": 0.01, "weight_decay": 0.1},
+        MATRICES,
+    ),
+    (
+        "muon plain, optax",
+        "optax",
+        "contrib.muon",
+        {"learning_rate": 0.01, "nesterov": False, "consistent_rms": 0.2},
+        {"rule": "muon", "preset": "optax", "lr": 0.01, "nesterov": False, "shape_scale": "rms"},
+        MATRICES,
+    ),
+]
+
+Arrays = dict[str, np.ndarray[Any, Any]]
+
+
+def drawn(dtype: str) -> tuple[Arrays, list[Arrays]]:
+    """Weights, and gradients for every step, each in `dtype`."""
+    generator = np.random.default_rng(SEED)
+    weights = {name: generator.standard_normal(shape) for name, shape in SHAPES.items()}
+    weights["zeros"][...] = 0.0
+    gradients = [
+        {name: generator.standard_normal(shape) * 10 ** generator.uniform(-3, 1) for name, shape in SHAPES.items()}
+        for _ in range(STEPS)
+    ]
+    for gradient in gradients:
+        gradient["silent"][...] = 0.0
+    return {n: w.astype(dtype) for n, w in weights.items()}, [
+        {n: g.astype(dtype) for n, g in gradient.items()} for gradient in gradients
+    ]
+
+
+def of_torch(kind: str, given: dict[str, Any], weights: Arrays, gradients: list[Arrays]) -> list[Arrays]:
+    plain = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    parameters = {name: torch.nn.Parameter(torch.tensor(w)) for name, w in weights.items()}
+    optimizer = getattr(torch.optim, kind)(list(parameters.values()), **plain)
+    rows, cast = [], torch.Tensor.bfloat16
+    torch.Tensor.bfloat16 = lambda tensor: tensor.clone()  # see above
+    for gradient in gradients:
+        for name, parameter in parameters.items():
+            parameter.grad = torch.tensor(gradient[name])
+        optimizer.step()
+        rows.append({name: p.detach().numpy().copy() for name, p in parameters.items()})
+    torch.Tensor.bfloat16 = cast
+    return rows
+
+
+def of_optax(kind: str, given: dict[str, Any], weights: Arrays, gradients: list[Arrays]) -> list[Arrays]:
+    make = optax.contrib.muon if kind == "contrib.muon" else getattr(optax, kind)
+    optimizer = make(**given)
+    update = jax.jit(optimizer.update)
+    now = {name: jnp.asarray(w) for name, w in weights.items()}
+    state, rows = optimizer.init(now), []
+    for gradient in gradients:
+        there = {name: jnp.asarray(gradient[name]) for name in now}
+        updates, state = update(there, state, now)
+        now = optax.apply_updates(now, updates)
+        rows.append({name: np.asarray(w) for name, w in now.items()})
+    return rows
+
+
+def of_keras(kind: str, given: dict[str, Any], weights: Arrays, gradients: list[Arrays]) -> list[Arrays]:
+    keras.config.set_floatx(next(iter(weights.values())).dtype.name)
+    variables = {name: keras.Variable(w, dtype=w.dtype.name, name=name) for name, w in weights.items()}
+    # Muon decays weights by default.
+    optimizer = getattr(keras.optimizers, kind)(**given)
+    optimizer.build(list(variables.values()))
+    rows = []
+    for gradient in gradients:
+        optimizer.apply_gradients([(jnp.asarray(gradient[n]), variable) for n, variable in variables.items()])
+        rows.append({name: np.asarray(variable.value).copy() for name, variable in variables.items()})
+    return rows
+
+
+RUN = {"torch": of_torch, "optax": of_optax, "keras": of_keras}
+
+
+def case(name: str, library: str, kind: str, given: dict[str, Any], ours: dict[str, Any], tensors: list[str]) -> Any:
+    told: dict[str, Any] = {"name": name, "library": library, "optimizer": ours, "tensors": tensors}
+    for dtype, numpy_name in DTYPES.items():
+        weights, gradients = drawn(numpy_name)
+        rows = RUN[library](kind, given, {n: weights[n] for n in tensors}, gradients)
+        print(name, dtype, flush=True)
+        told[dtype] = {n: [row[n].astype(np.float64).ravel().tolist() for row in rows] for n in tensors}
+    return told
+
+
+def inputs(numpy_name: str) -> dict[str, Any]:
+    weights, gradients = drawn(numpy_name)
+    return {
+        "weights": {n: w.astype(np.float64).ravel().tolist() for n, w in weights.items()},
+        "gradients": [{n: g.astype(np.float64).ravel().tolist() for n, g in row.items()} for row in gradients],
+    }
+
+
+def main() -> None:
+    vectors = {
+        "versions": {
+            library.__name__: library.__version__ for library in (torch, jax, optax, keras)
+        },
+        "shapes": SHAPES,
+        "inputs": {dtype: inputs(numpy_name) for dtype, numpy_name in DTYPES.items()},
+        "cases": [case(*row) for row in CASES],
+    }
+    (Path(__file__).parent / "whole.json").write_text(json.dumps(vectors) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
