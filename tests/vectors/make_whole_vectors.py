@@ -1,11 +1,16 @@
-"""Writes whole.json beside this file: trajectories of optimizers that see whole tensors, from three libraries.
+"""Writes whole.json beside this file: trajectories of other libraries' optimizers that see whole tensors.
 
 Run with a Python that has PyTorch, optax and Keras; the suite itself needs only what is committed. Weights
 and gradients are drawn once in float64 and rounded to float32 for the float32 runs.
 
 PyTorch's Muon iterates in bfloat16, which no two backends round alike and NumPy does not have. Here its
 cast to bfloat16 is made to do nothing, so that the rest of it, in the weights' own dtype, is the oracle.
+Keras takes means and norms of float64 in float32, optax Adafactor's decay: in the float64 runs they are made
+to take them in float64.
 """
+
+# mypy: ignore-errors
+# (jax, optax and Keras are where this script runs, not where the suite does)
 
 from __future__ import annotations
 
@@ -45,7 +50,14 @@ Case = tuple[str, str, str, dict[str, Any], dict[str, Any], list[str]]
 
 # Name, library, its optimizer, its arguments, our optimizer, which tensors.
 CASES: list[Case] = [
-    ("lars", "optax", "lars", {"learning_rate": 0.5}, {"rule": "lars", "preset": "optax", "lr": 0.5}, [*SHAPES]),
+    (
+        "lars",
+        "optax",
+        "lars",
+        {"learning_rate": 0.5},
+        {"rule": "lars", "preset": "optax", "lr": 0.5},
+        [*SHAPES],
+    ),
     (
         "lars decayed",
         "optax",
@@ -56,13 +68,20 @@ CASES: list[Case] = [
             "preset": "optax",
             "lr": 0.5,
             "weight_decay": 0.1,
-            "eps": 1e-3,
+            "trust_eps": 1e-3,
             "trust": 0.02,
             "momentum": 0.8,
         },
         [*SHAPES],
     ),
-    ("lamb", "optax", "lamb", {"learning_rate": 0.01}, {"rule": "lamb", "preset": "optax", "lr": 0.01}, [*SHAPES]),
+    (
+        "lamb",
+        "optax",
+        "lamb",
+        {"learning_rate": 0.01},
+        {"rule": "lamb", "preset": "optax", "lr": 0.01},
+        [*SHAPES],
+    ),
     (
         "lamb decayed",
         "optax",
@@ -149,7 +168,13 @@ CASES: list[Case] = [
         "muon plain, torch",
         "torch",
         "Muon",
-        {"lr": 0.02, "nesterov": False, "adjust_lr_fn": "match_rms_adamw", "ns_steps": 3, "weight_decay": 0.0},
+        {
+            "lr": 0.02,
+            "nesterov": False,
+            "adjust_lr_fn": "match_rms_adamw",
+            "ns_steps": 3,
+            "weight_decay": 0.0,
+        },
         {
             "rule": "muon",
             "preset": "torch",
@@ -196,7 +221,10 @@ def drawn(dtype: str) -> tuple[Arrays, list[Arrays]]:
     weights = {name: generator.standard_normal(shape) for name, shape in SHAPES.items()}
     weights["zeros"][...] = 0.0
     gradients = [
-        {name: generator.standard_normal(shape) * 10 ** generator.uniform(-3, 1) for name, shape in SHAPES.items()}
+        {
+            name: generator.standard_normal(shape) * 10 ** generator.uniform(-3, 1)
+            for name, shape in SHAPES.items()
+        }
         for _ in range(STEPS)
     ]
     for gradient in gradients:
@@ -204,6 +232,23 @@ def drawn(dtype: str) -> tuple[Arrays, list[Arrays]]:
     return {n: w.astype(dtype) for n, w in weights.items()}, [
         {n: g.astype(dtype) for n, g in gradient.items()} for gradient in gradients
     ]
+
+
+def stay_in_float64() -> None:
+    """What Keras and optax compute in float32 whatever the dtype, in float64."""
+    plain = lambda x: jnp.asarray(getattr(x, "value", x))  # noqa: E731
+    keras.src.ops.mean = lambda x, axis=None, keepdims=False: jnp.mean(plain(x), axis=axis, keepdims=keepdims)
+    keras.src.ops.norm = lambda x, axis, keepdims: jnp.sqrt(
+        jnp.sum(plain(x) ** 2, axis=axis, keepdims=keepdims)
+    )
+    given = optax._src.factorized.scale_by_factored_rms.__defaults__
+    decay = lambda i, exponent: 1.0 - jnp.asarray(i + 1, jnp.float64) ** -exponent  # noqa: E731
+    optax._src.factorized.scale_by_factored_rms.__defaults__ = (*given[:-1], decay)
+
+
+def numbers(array: np.ndarray[Any, Any]) -> list[float]:
+    """As few digits as bring the same numbers back."""
+    return [float(f"{x:.9g}") if array.dtype == np.float32 else float(x) for x in array.ravel()]
 
 
 def of_torch(kind: str, given: dict[str, Any], weights: Arrays, gradients: list[Arrays]) -> list[Arrays]:
@@ -238,7 +283,6 @@ def of_optax(kind: str, given: dict[str, Any], weights: Arrays, gradients: list[
 def of_keras(kind: str, given: dict[str, Any], weights: Arrays, gradients: list[Arrays]) -> list[Arrays]:
     keras.config.set_floatx(next(iter(weights.values())).dtype.name)
     variables = {name: keras.Variable(w, dtype=w.dtype.name, name=name) for name, w in weights.items()}
-    # Muon decays weights by default.
     optimizer = getattr(keras.optimizers, kind)(**given)
     optimizer.build(list(variables.values()))
     rows = []
@@ -251,32 +295,32 @@ def of_keras(kind: str, given: dict[str, Any], weights: Arrays, gradients: list[
 RUN = {"torch": of_torch, "optax": of_optax, "keras": of_keras}
 
 
-def case(name: str, library: str, kind: str, given: dict[str, Any], ours: dict[str, Any], tensors: list[str]) -> Any:
-    told: dict[str, Any] = {"name": name, "library": library, "optimizer": ours, "tensors": tensors}
-    for dtype, numpy_name in DTYPES.items():
-        weights, gradients = drawn(numpy_name)
-        rows = RUN[library](kind, given, {n: weights[n] for n in tensors}, gradients)
-        print(name, dtype, flush=True)
-        told[dtype] = {n: [row[n].astype(np.float64).ravel().tolist() for row in rows] for n in tensors}
-    return told
+def told(row: Case, dtype: str) -> dict[str, Any]:
+    """One case: our optimizer, and each tensor after every step."""
+    name, library, kind, given, ours, tensors = row
+    weights, gradients = drawn(DTYPES[dtype])
+    rows = RUN[library](kind, given, {n: weights[n] for n in tensors}, gradients)
+    seen = {n: [numbers(after[n]) for after in rows] for n in tensors}
+    return {"name": name, "library": library, "dtype": dtype, "optimizer": ours, "trajectories": seen}
 
 
 def inputs(numpy_name: str) -> dict[str, Any]:
     weights, gradients = drawn(numpy_name)
     return {
-        "weights": {n: w.astype(np.float64).ravel().tolist() for n, w in weights.items()},
-        "gradients": [{n: g.astype(np.float64).ravel().tolist() for n, g in row.items()} for row in gradients],
+        "weights": {n: numbers(w) for n, w in weights.items()},
+        "gradients": [{n: numbers(g) for n, g in row.items()} for row in gradients],
     }
 
 
 def main() -> None:
+    cases = [told(row, "F32") for row in CASES]
+    stay_in_float64()
+    cases += [told(row, "F64") for row in CASES]
     vectors = {
-        "versions": {
-            library.__name__: library.__version__ for library in (torch, jax, optax, keras)
-        },
+        "versions": {library.__name__: library.__version__ for library in (torch, jax, optax, keras)},
         "shapes": SHAPES,
         "inputs": {dtype: inputs(numpy_name) for dtype, numpy_name in DTYPES.items()},
-        "cases": [case(*row) for row in CASES],
+        "cases": cases,
     }
     (Path(__file__).parent / "whole.json").write_text(json.dumps(vectors) + "\n", encoding="utf-8")
 

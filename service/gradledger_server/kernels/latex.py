@@ -23,7 +23,8 @@ SYMBOLS = {
     "eps_root": r"\epsilon_r",
     "weight_decay": r"\lambda",
     "lr_decay": r"\kappa",
-    "trust": r"\rho",
+    "trust_eps": r"\epsilon",
+    "trust": r"\zeta",
     "t": "t",
 }
 _SUM, _PRODUCT, _ATOM = range(3)  # how tightly a text holds together
@@ -129,6 +130,10 @@ def combine(operation: str, operands: list[Text]) -> Text:
         case "clip_factor", [length, limit, eps]:
             below = length if eps.latex == "0" else combine("add", [length, eps])
             return Text(rf"\min\left(1, {combine('divide', [limit, below]).latex}\right)", _ATOM)
+        case "centralized", [whole]:
+            return Text(rf"\left({whole.latex} - \mathrm{{mean}}\, {whole.within(_ATOM)}\right)", _ATOM)
+        case "clipped_columns" | "clipped_rows", [_, clipped, clipping, _]:
+            return Text(rf"\mathrm{{agc}}_{{{clipping.latex}}}\left({clipped.latex}\right)", _ATOM)
         case "copy", [same]:
             return same
     raise ValueError(f"no LaTeX for operation {operation!r}")

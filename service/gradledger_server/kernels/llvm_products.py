@@ -27,10 +27,11 @@ _ALONE = 1 << 18  # multiplications: fewer are not worth waking a thread
 class Product:
     """The compiled product for one dtype. Safe to call from several threads."""
 
-    def __init__(self, dtype: np.dtype[Any], crew: Crew) -> None:
+    def __init__(self, dtype: np.dtype[Any], crew: Crew, *, width: int | None = None) -> None:
+        """`width` is a panel's, by default what suits this processor; it changes no bits."""
         self.dtype = dtype
         self.crew = crew
-        self.width = 16 if llvm.get_host_cpu_features().get("avx512f", False) else 8
+        self.width = width or _width()
         self.compiled = Compiled(spell(self.width, may_fuse=dtype == np.float32))
         self._run = self.compiled.function("tiles", *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 2)
 
@@ -55,6 +56,10 @@ class Product:
         with np.errstate(all="ignore"):
             c[...] = tiles.reshape(panels, groups * HEIGHT, self.width).transpose(1, 0, 2)
         return np.ascontiguousarray(c.reshape(groups * HEIGHT, panels * self.width)[:m, :n])
+
+
+def _width() -> int:
+    return 16 if llvm.get_host_cpu_features().get("avx512f", False) else 8
 
 
 def _packed(matrix: Array, height: int) -> Array:

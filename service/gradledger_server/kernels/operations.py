@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from gradledger_server.kernels import reductions
+from gradledger_server.kernels import reductions, units
 
 
 class Value(Protocol):
@@ -79,14 +79,17 @@ def _greater(left: float, right: float) -> float:
 class Operation:
     """`host` computes float64 scalars; `numpy`, `llvm` and `cuda` arrays, empty if they may not use it.
 
+    An operation that is `shaped` is not elementwise: `host` makes an array of NumPy arrays in their shape.
+
     The templates name the operands `{0}`, `{1}`; LLVM's also the type `{type}` and its suffix `{suffix}`.
     """
 
     name: str
-    host: Callable[..., float]
+    host: Callable[..., Any]
     numpy: np.ufunc | None = None
     llvm: str = ""
     cuda: str = ""
+    shaped: bool = False
 
 
 OPERATIONS = {
@@ -103,6 +106,9 @@ OPERATIONS = {
         Operation("norm", _norm),
         Operation("trust_ratio", _trust_ratio),
         Operation("clip_factor", _clip_factor),
+        Operation("centralized", units.centralized, shaped=True),
+        Operation("clipped_columns", units.clipped_columns, shaped=True),
+        Operation("clipped_rows", units.clipped_rows, shaped=True),
     )
 }
 
@@ -190,3 +196,18 @@ def trust_ratio(w_norm: float, g_norm: float, *, times: float = 1.0, plus: float
 def clip_factor(length: float, limit: float, eps: float = 0.0) -> float:
     """What shortens a vector of this length to the limit: `limit / (length + eps)`, but never above 1."""
     return call("clip_factor", length, limit, eps)  # type: ignore[no-any-return]
+
+
+def centralized(g: Value) -> Value:
+    """Less its mean over all axes but the first (`units.py`)."""
+    return call("centralized", g)  # type: ignore[no-any-return]
+
+
+def clipped_columns(w: Value, g: Value, clipping: float, eps: float) -> Value:
+    """Units, `[in, out]`, no longer than `clipping` times their weights' (`units.py`)."""
+    return call("clipped_columns", w, g, clipping, eps)  # type: ignore[no-any-return]
+
+
+def clipped_rows(w: Value, g: Value, clipping: float, eps: float) -> Value:
+    """Units, `[out, in]`, no longer than `clipping` times their weights' (`units.py`)."""
+    return call("clipped_rows", w, g, clipping, eps)  # type: ignore[no-any-return]

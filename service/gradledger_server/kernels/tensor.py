@@ -39,6 +39,8 @@ class Tensor(Symbol):
         """Computes; the base class would have it noted."""
         if operation == "norm":
             return reductions.norm(np.ascontiguousarray(self.values).reshape(-1), self.on.sum_of_squares)
+        if OPERATIONS[operation].shaped:
+            return self._like(OPERATIONS[operation].host(*(plain(operand) for operand in operands)))
         ufunc = OPERATIONS[operation].numpy
         if ufunc is None:
             raise TypeError(f"{operation!r} is for scalars: it is not the same bits on every machine")

@@ -7,8 +7,8 @@ per update and casts it once. Whatever touches an array becomes a step in single
 steps only once. What is known beforehand (a choice, or a hyperparameter that is zero) is passed as it is
 and leaves no trace: adding nothing and multiplying by one are not done.
 
-`norm(x)` of an array is a scalar too, but one that is known only once the array is: a program with norms is
-run in stages (`stages.py`), any other is one kernel.
+`norm(x)` of an array is a scalar too, but one that is known only once the array is. A program with norms, or
+with steps that need their operands' shape, is run in stages (`stages.py`); any other is one kernel.
 
 Values are named: arrays by their letter ("w", "g", "m"), scalars "s0", "s1" …, steps "x0", "x1" ….
 """
@@ -41,7 +41,7 @@ class Scalar(Symbol):
         if not self.operands:
             return values[self.name]
         numbers = [x.evaluate(values) if isinstance(x, Scalar) else x for x in self.operands]
-        return OPERATIONS[self.name].host(*numbers)
+        return float(OPERATIONS[self.name].host(*numbers))
 
     def norms(self) -> Iterator[Norm]:
         """The norms it is made of."""
@@ -62,11 +62,16 @@ class Norm(Scalar):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """`result = operation(operands)`, element by element."""
+    """`result = operation(operands)`, element by element unless it is `shaped`."""
 
     result: str
     operation: str
     operands: tuple[str, ...]
+
+    @property
+    def shaped(self) -> bool:
+        """Whether it needs its operands' shape and all of their elements."""
+        return OPERATIONS[self.operation].shaped
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # equal only to itself, so that it can key a cache of kernels
@@ -91,9 +96,14 @@ class Program:
 
     @property
     def norms(self) -> tuple[Norm, ...]:
-        """The norms its scalars need, each once; with none the program is a single kernel."""
+        """The norms its scalars need, each once."""
         every = (norm for scalar in self.scalars.values() for norm in norms_of(scalar))
         return tuple(dict.fromkeys(every))
+
+    @property
+    def staged(self) -> bool:
+        """Whether it needs whole tensors: their norms or shapes. If not, it is a single kernel."""
+        return bool(self.norms) or any(step.shaped for step in self.steps)
 
     def evaluate(self, values: Mapping[str, float]) -> tuple[float, ...]:
         """The scalars a kernel needs, float64, from t, lr, the hyperparameters and the norms by name."""
@@ -136,7 +146,7 @@ class Array(Symbol):
     def record(self, operation: str, operands: tuple[Any, ...]) -> Any:
         if operation == "norm":
             return Norm(f"|{self.name}|", of=self.name)
-        if OPERATIONS[operation].numpy is None:
+        if OPERATIONS[operation].numpy is None and not OPERATIONS[operation].shaped:
             raise TypeError(
                 f"an array cannot be used in {operation!r}: it is not the same bits on every backend"
             )

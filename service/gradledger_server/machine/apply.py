@@ -102,7 +102,7 @@ def _advance(model: Model, stretch: Stretch, after: Sequence[object]) -> None:
 def _parts(model: Model, stretch: Stretch) -> list[Stretch]:
     """The stretch as it may be advanced in one go: tensor by tensor, or as far as tensors share their t."""
     run = stretch.run
-    if model.steps[run.arena].whole:
+    if model.steps[run.arena].way.whole:
         return _cut(model, stretch, range(run.first + 1, run.last))
     return _same_count(model, stretch)
 

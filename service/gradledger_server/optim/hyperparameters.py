@@ -79,6 +79,7 @@ MEANINGS = {
     "weight_decay_mode": "trusted: part of the update whose norm is taken; first: weights shrink by "
     "lr * weight_decay before anything else; decoupled: beside the update; decoupled_abs: without lr",
     "trust": "how large an update may be, relative to the weights of its tensor",
+    "trust_eps": "added to the norm that the weights' norm is divided by",
     "trust_norm": "parts: gradient and weight decay measured apart (paper); sum: measured as one (optax)",
     "lr_in_velocity": "the velocity accumulates lr times the gradient, not the gradient alone",
     "bias_correction": "divide the running means by 1 - beta^t",

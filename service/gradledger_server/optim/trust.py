@@ -26,15 +26,15 @@ def lars(
     trust: Positive = 1e-3,
     trust_norm: Literal["parts", "sum"] = "parts",
     lr_in_velocity: bool = True,
-    eps: NonNegative = 0.0,
+    trust_eps: NonNegative = 0.0,
     weight_decay: NonNegative = 0.0,
 ) -> tuple[Value, Value]:
     """LARS: momentum with a learning rate per layer. You, Gitman & Ginsburg 2017, Large Batch Training."""
     r = g + weight_decay * w
     if trust_norm == "sum":
-        ratio = trust_ratio(norm(w), norm(r), times=trust, plus=eps)
+        ratio = trust_ratio(norm(w), norm(r), times=trust, plus=trust_eps)
     else:
-        ratio = trust_ratio(norm(w), norm(g), times=trust, plus=weight_decay * norm(w) + eps)
+        ratio = trust_ratio(norm(w), norm(g), times=trust, plus=weight_decay * norm(w) + trust_eps)
     if lr_in_velocity:
         u = momentum * u + lr * ratio * r
         return w - u, u
