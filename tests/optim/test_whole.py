@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ from gradledger_server.kernels.cpu import CpuDevice
 from gradledger_server.kernels.device import Device
 from gradledger_server.machine.spec import Group
 from gradledger_server.machine.step import Step
-from gradledger_server.optim import catalog
+from gradledger_server.optim import catalog, guide
+from gradledger_server.optim.hyperparameters import MEANINGS, SLOT_MEANINGS
 
 VECTORS: dict[str, Any] = json.loads(
     (Path(__file__).parents[1] / "vectors" / "whole.json").read_text(encoding="utf-8")
 )
+WHOLE = [rule for rule in catalog.RULES if rule not in catalog.ELEMENTWISE]
 DTYPES = {"F32": np.float32, "F64": np.float64}
 TOLERANCE = {"F32": 2e-6, "F64": 1e-12}
 WIDER = {("lamb, keras", "F32"): 2e-5, ("lamb decayed, keras", "F32"): 2e-5}
@@ -43,10 +46,23 @@ def trajectory(
     return rows
 
 
+@pytest.mark.parametrize("rule", WHOLE)
+def test_a_rules_signature_is_its_specification(rule: str) -> None:
+    facts, told = catalog.rule_facts(rule), guide.describe(rule)
+    assert facts.summary and re.search(r"\d{4}", facts.source)
+    assert set(facts.hyperparameters) <= set(MEANINGS) and set(facts.slots) <= set(SLOT_MEANINGS)
+    for preset in catalog.PRESETS:
+        once = catalog.expand_optimizer({"rule": rule, "preset": preset}, where="o")
+        assert catalog.expand_optimizer(once, where="o") == once
+    json.dumps(told, allow_nan=False)
+    equation = told["equation"]
+    assert equation.count("{") == equation.count("}") and r"\mathrm{lr" not in equation
+    assert told["bytes_per_parameter"] == {"lars": 8, "lamb": 12, "adafactor": 4, "muon": 8}[rule]
+
+
 def test_every_rule_has_vectors_of_some_length() -> None:
     seen = {(case["optimizer"]["rule"], case["dtype"]) for case in VECTORS["cases"]}
-    whole = catalog.RULES.keys() - catalog.ELEMENTWISE.keys()
-    assert seen == {(rule, dtype) for rule in whole for dtype in DTYPES}
+    assert seen == {(rule, dtype) for rule in WHOLE for dtype in DTYPES}
     assert all(len(rows) >= 20 for case in VECTORS["cases"] for rows in case["trajectories"].values())
 
 

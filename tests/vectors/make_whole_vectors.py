@@ -304,6 +304,31 @@ def told(row: Case, dtype: str) -> dict[str, Any]:
     return {"name": name, "library": library, "dtype": dtype, "optimizer": ours, "trajectories": seen}
 
 
+TRANSFORMS: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
+    ("agc", "adaptive_grad_clip", {"clipping": 0.01}, {"clipping": 0.01}),
+    ("agc", "adaptive_grad_clip", {"clipping": 0.5, "eps": 0.7}, {"clipping": 0.5, "unit_eps": 0.7}),
+    ("centralize", "centralize", {}, {}),
+]
+UNITS = {**SHAPES, "scalar": [], "narrow": [1, 4], "image": [3, 2, 2, 4], "volume": [2, 2, 1, 3, 2]}
+
+
+def transformed(kind: str, given: dict[str, Any], dtype: str) -> dict[str, Any]:
+    """Every shape's weights and gradient, and what optax makes of the gradient."""
+    generator = np.random.default_rng(SEED)
+    seen = {}
+    for name, shape in UNITS.items():
+        w, g = (np.asarray(generator.standard_normal(shape) * 3).astype(dtype) for _ in range(2))
+        change = getattr(optax, kind)(**given)
+        after, _ = change.update([jnp.asarray(g)], change.init([jnp.asarray(w)]), [jnp.asarray(w)])
+        seen[name] = {
+            "shape": shape,
+            "w": numbers(w),
+            "g": numbers(g),
+            "after": numbers(np.asarray(after[0])),
+        }
+    return seen
+
+
 def inputs(numpy_name: str) -> dict[str, Any]:
     weights, gradients = drawn(numpy_name)
     return {
@@ -321,6 +346,11 @@ def main() -> None:
         "shapes": SHAPES,
         "inputs": {dtype: inputs(numpy_name) for dtype, numpy_name in DTYPES.items()},
         "cases": cases,
+        "transforms": [
+            {"name": name, "settings": ours, "dtype": dtype, "tensors": transformed(kind, given, numpy_name)}
+            for name, kind, given, ours in TRANSFORMS
+            for dtype, numpy_name in DTYPES.items()
+        ],
     }
     (Path(__file__).parent / "whole.json").write_text(json.dumps(vectors) + "\n", encoding="utf-8")
 

@@ -49,6 +49,7 @@ class StagedKernel:
         self.stages = split(program)
         self.kernels = [device.kernel(stage.program, dtype) for stage in self.stages]
         carried = {name for stage in self.stages for name in (stage.out, *stage.program.slots)}
+        carried |= {part.result for stage in self.stages for part in stage.before if isinstance(part, Step)}
         self.carried = sorted(carried - {"out", *program.slots})
         self._scratch = Scratch(device)
 

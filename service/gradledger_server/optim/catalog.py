@@ -9,6 +9,7 @@ All of it is derived from the signatures in `rules.py` and `schedules.py`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
@@ -30,6 +31,7 @@ __all__ = [
     "PRESETS",
     "RULES",
     "SCHEDULES",
+    "bytes_per_parameter",
     "expand_optimizer",
     "expand_schedule",
     "learning_rate",
@@ -100,6 +102,13 @@ def slot_shapes(optimizer: Optimizer, shape: Shape) -> dict[str, Shape]:
     """The shape of each slot a tensor of this shape has: most often its own. It may lack some of them."""
     own = SLOT_SHAPES.get(str(optimizer["rule"]))
     return dict.fromkeys(slot_starts(optimizer), shape) if own is None else own(optimizer, shape)
+
+
+def bytes_per_parameter(optimizer: Optimizer) -> int:
+    """Of a large float32 matrix: itself and its slots. Slots of rows and columns weigh next to nothing."""
+    side = 1 << 20
+    elements = sum(math.prod(shape) for shape in slot_shapes(optimizer, (side, side)).values())
+    return round(4 * (1 + elements / side**2))
 
 
 def refusal(optimizer: Optimizer, shape: Shape) -> str | None:

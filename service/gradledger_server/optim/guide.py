@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gradledger_server.kernels import latex
-from gradledger_server.optim import chain
+from gradledger_server.optim import catalog, chain
 from gradledger_server.optim.catalog import PRESETS, RULES, expand_optimizer, rule_facts
 from gradledger_server.optim.hyperparameters import SLOT_MEANINGS
 from gradledger_server.optim.matrices import EQUATIONS
@@ -25,7 +25,9 @@ def describe(rule: str) -> dict[str, Any]:
         "slots": [
             {"name": slot, "meaning": SLOT_MEANINGS[slot], "starts_at": start} for slot, start in starts
         ],
-        "bytes_per_parameter": 4 * (1 + len(facts.slots)),
+        "bytes_per_parameter": catalog.bytes_per_parameter(
+            expand_optimizer({"rule": rule}, where="optimizer")
+        ),
         "hyperparameters": json_schema(facts.hyperparameters),
         "presets": {
             preset: expand_optimizer({"rule": rule, "preset": preset}, where="optimizer")
