@@ -101,7 +101,7 @@ def slots_of(model: Model) -> dict[str, NDArray[Any]]:
     return {
         f"{slot}/{place.tensor.name}": values[place.start : place.stop].reshape(place.tensor.shape).copy()
         for place in model.layout.places
-        for slot, values in zip(model.steps[place.arena].program.slots, model.slots[place.arena], strict=True)
+        for slot, values in zip(model.steps[place.arena].slots, model.slots[place.arena], strict=True)
     }
 
 

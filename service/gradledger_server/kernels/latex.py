@@ -113,6 +113,13 @@ def combine(operation: str, operands: list[Text]) -> Text:
             return Text(f"{base.within(_ATOM)}^{{{exponent.latex}}}", _PRODUCT)
         case "greater", [left, right]:
             return Text(f"[{left.latex} > {right.latex}]", _ATOM)
+        case "modulo", [left, right]:
+            return Text(rf"{left.within(_PRODUCT)} \bmod {right.within(_PRODUCT)}", _SUM)
+        case "minimum" | "maximum" as least, [left, right]:
+            return Text(rf"\{least[:3]}\left({left.latex}, {right.latex}\right)", _ATOM)
+        case "select", [condition, yes, no]:
+            cases = rf"{yes.latex} & \text{{if }} {condition.latex} \ne 0 \\ {no.latex} & \text{{else}}"
+            return Text(rf"\begin{{cases}} {cases} \end{{cases}}", _ATOM)
         case "copy", [same]:
             return same
     raise ValueError(f"no LaTeX for operation {operation!r}")

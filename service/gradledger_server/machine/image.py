@@ -1,7 +1,7 @@
 """The whole state as tensors and facts: what a snapshot holds and GET …/state shows.
 
-Tensors are named `param/<name>`, `<slot>/<name>` and `t/<name>`, so a snapshot is a safetensors file that any
-tool can open; the facts (spec, step, receipts) go beside it as JSON.
+Tensors are named `param/<name>`, `<slot>/<name>`, `accumulated/<name>` and `t/<name>`, so a snapshot is a
+safetensors file that any tool can open; the facts (spec, step, receipts) go beside it as JSON.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from gradledger_server.blocks import Blocks
 from gradledger_server.dtypes import widen
 from gradledger_server.entries import Json, Tensors
 from gradledger_server.errors import MalformedRecord
-from gradledger_server.kernels.device import Device
+from gradledger_server.kernels.device import Array, Device
 from gradledger_server.machine.model import Model
 from gradledger_server.machine.receipts import Receipts
 
@@ -40,8 +40,8 @@ def copy(model: Model) -> Image:
     layout = model.layout
     tensors = [(f"param/{name}", dtype, shape) for name, dtype, shape in layout.signature]
     parts: list[np.ndarray[Any, Any]] = [model.weights.publish()]
-    for arena, step, slots in zip(layout.arenas, model.steps, model.slots, strict=True):
-        for slot, values in zip(step.program.slots, slots, strict=True):
+    for index, arena in enumerate(layout.arenas):
+        for slot, values in _kept(model, index):
             tensors += [
                 (f"{slot}/{name}", dtype, shape)
                 for name, dtype, shape in layout.signature[arena.first : arena.last]
@@ -58,6 +58,7 @@ def copy(model: Model) -> Image:
         "uploaded": model.uploaded,
         "missing": sorted(model.missing),
         "receipts": model.receipts.dump(),
+        "accumulation": model.accumulation and model.accumulation.facts(),
     }
     return Image(facts, tensors, parts)
 
@@ -73,7 +74,15 @@ def restore(facts: Json, tensors: Tensors, device: Device, blocks: Blocks) -> Mo
     model.uploaded = facts["uploaded"]
     model.missing = set(facts["missing"])
     model.receipts = Receipts.load(facts["receipts"])
+    if model.accumulation:
+        model.accumulation.restore(facts["accumulation"])
     return model
+
+
+def _kept(model: Model, arena: int) -> list[tuple[str, Array]]:
+    """What is kept of an arena besides its weights, by the name it has in front of each tensor's."""
+    kept = list(zip(model.steps[arena].slots, model.slots[arena], strict=True))
+    return [*kept, ("accumulated", model.accumulation.means[arena])] if model.accumulation else kept
 
 
 def _fill(model: Model, tensors: Tensors) -> None:
@@ -81,9 +90,7 @@ def _fill(model: Model, tensors: Tensors) -> None:
     for place in model.layout.places:
         arena = model.layout.arenas[place.arena]
         here = slice(place.start, place.stop)
-        targets = [("param", arenas[place.arena])]
-        targets += zip(model.steps[place.arena].program.slots, model.slots[place.arena], strict=True)
-        for prefix, target in targets:
+        for prefix, target in [("param", arenas[place.arena]), *_kept(model, place.arena)]:
             raw = tensors[f"{prefix}/{place.tensor.name}"]
             target[here] = model.device.to_device(widen(raw, arena.dtype, arena.numpy_dtype))
         model.updates[place.index] = int.from_bytes(tensors[f"t/{place.tensor.name}"], "little", signed=True)

@@ -9,6 +9,7 @@ from gradledger_server.blocks import Blocks
 from gradledger_server.entries import Json
 from gradledger_server.kernels.device import Device
 from gradledger_server.machine import spec as specs
+from gradledger_server.machine.accumulation import Accumulation
 from gradledger_server.machine.receipts import Receipts
 from gradledger_server.machine.step import Step
 from gradledger_server.machine.weights import Array, Weights
@@ -18,6 +19,7 @@ from gradledger_server.optim import catalog
 class Model:
     """Mutable state, owned by whoever holds the model's lock.
 
+    `accumulation` holds pushes that have made no step yet, if the spec asks for it.
     `updates[i]` counts the updates of tensor i in wire order (its t); `step` counts the model's;
     `missing` names the tensors that have no values yet. `origin` tells this creation from any other;
     `uploaded` is the digest of the values as uploaded while no push has moved them.
@@ -31,12 +33,12 @@ class Model:
         self.configure(specs.read(expanded))
         self.weights = Weights(self.layout, device, blocks)
         self.slots: list[list[Array]] = [
-            [
-                device.full(arena.size, arena.numpy_dtype, start)
-                for start in catalog.slot_starts(self.spec.groups[arena.group].optimizer).values()
-            ]
+            [device.full(arena.size, arena.numpy_dtype, start) for start in group.slot_starts.values()]
             for arena in self.layout.arenas
+            for group in [self.spec.groups[arena.group]]
         ]
+        accumulates = "accumulate" in self.spec.transforms
+        self.accumulation = Accumulation(self.layout, device) if accumulates else None
         self.updates: NDArray[np.int64] = np.zeros(len(self.layout.places), np.int64)
         self.step = 0
         self.missing = {place.tensor.name for place in self.layout.places}
@@ -47,7 +49,8 @@ class Model:
         self.spec = spec
         self.layout = spec.layout
         self.steps = [
-            Step.of(spec.groups[arena.group], arena.numpy_dtype, self.device) for arena in spec.layout.arenas
+            Step.of(spec.groups[arena.group], index, arena.numpy_dtype, self.device)
+            for index, arena in enumerate(spec.layout.arenas)
         ]
 
     @property
@@ -58,7 +61,12 @@ class Model:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of parameters and slots."""
-        return self.layout.nbytes + sum(
-            arena.nbytes * len(slots) for arena, slots in zip(self.layout.arenas, self.slots, strict=True)
+        """Bytes of parameters, slots and pushes accumulated."""
+        accumulated = self.accumulation.nbytes if self.accumulation else 0
+        return (
+            self.layout.nbytes
+            + accumulated
+            + sum(
+                arena.nbytes * len(slots) for arena, slots in zip(self.layout.arenas, self.slots, strict=True)
+            )
         )
