@@ -100,12 +100,17 @@ def test_noise_depends_on_the_entry_and_the_place_alone() -> None:
     """Tensors updated equally often are one kernel call, others are several: the noise is the same."""
     transforms = {"noise": {"eta": 0.5, "seed": 3}}
     together, apart = (model_of(VALUES, optimizer=SGD, transforms=transforms) for _ in range(2))
-    for model, first in ((together, {"a": VALUES["a"]}), (apart, {"b": VALUES["b"]})):
-        push(model, first, offset=2)
+    for model, first in ((together, "abc"), (apart, "b")):
+        push(model, gradient(0, first), offset=2)
         upload(model, VALUES)
     for model in (together, apart):
         push(model, gradient(1), offset=9)
     assert same(weights_of(together), weights_of(apart))
+    added = {
+        name: (VALUES[name] - w - gradient(1)[name]).reshape(-1) for name, w in weights_of(apart).items()
+    }
+    assert not np.allclose(added["a"][:4], added["b"][:4], rtol=0.01), "one arena, other places"
+    assert not np.allclose(added["a"][:4], added["c"], rtol=0.01), "the same places, another arena"
     push(together, gradient(2), offset=10)
     push(apart, gradient(2), offset=11)
     assert not same(weights_of(together), weights_of(apart))
@@ -131,6 +136,14 @@ def test_the_mean_of_a_window_is_one_step() -> None:
         assert [receipt.lr for receipt in receipts] == [None] * 3 + [0.1]
         assert same(weights_of(accumulating), weights_of(plain))
         assert same(slots_of(accumulating), slots_of(plain))
+
+
+def test_a_window_that_is_made_shorter_closes_with_the_next_push() -> None:
+    model = model_of({"w": f32(0)}, optimizer=SGD, transforms={"accumulate": {"every": 9}})
+    for _ in range(4):
+        push(model, {"w": f32(1)})
+    configure(model, transforms={"accumulate": {"every": 2}})
+    assert [push(model, {"w": f32(1)}).fate for _ in range(3)] == ["applied", "accumulated", "applied"]
 
 
 def test_a_tensor_left_out_of_a_window_is_not_updated() -> None:
