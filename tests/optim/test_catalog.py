@@ -29,6 +29,7 @@ def test_everything_is_explicit_and_in_order() -> None:
             "eps": 1e-8,
             "eps_root": 0.0,
             "weight_decay": 0.0,
+            "weight_decay_mode": "l2",
         }
     )
 

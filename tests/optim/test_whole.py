@@ -13,7 +13,7 @@ import pytest
 from gradledger_server.kernels.cpu import CpuDevice
 from gradledger_server.kernels.device import Device
 from gradledger_server.machine.spec import Group
-from gradledger_server.machine.step import Step
+from gradledger_server.machine.step import Step, Update
 from gradledger_server.optim import catalog, guide
 from gradledger_server.optim.hyperparameters import MEANINGS, SLOT_MEANINGS
 
@@ -33,15 +33,17 @@ def trajectory(
     optimizer: dict[str, Any], start: np.ndarray[Any, Any], gradients: list[Any], device: Device
 ) -> list[np.ndarray[Any, Any]]:
     """The tensor after every update, through the step the machine takes."""
-    group = Group("*", optimizer, {"name": "constant"})
-    step = Step.of(group, start.dtype, device)
+    group = Group("*", optimizer, {"name": "constant"}, {})
+    step = Step.of(group, 0, start.dtype, device)
     shapes = catalog.slot_shapes(optimizer, start.shape)
     starts = catalog.slot_starts(optimizer)
     slots = [np.full(shapes.get(name, (0,)), value, start.dtype).ravel() for name, value in starts.items()]
     seen = [start.shape, start.shape, *(shapes.get(name, (0,)) for name in starts)]
     w, rows = start.ravel().copy(), []
     for s, gradient in enumerate(gradients):
-        step.advance(w, w, np.array(gradient, start.dtype), slots, t=s + 1, s=s, shapes=seen)
+        step.advance(
+            w, w, np.array(gradient, start.dtype), slots, t=s + 1, update=Update(s + 2, s, 0.0), shapes=seen
+        )
         rows.append(w.astype(np.float64))
     return rows
 

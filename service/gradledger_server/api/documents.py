@@ -50,8 +50,9 @@ _ANSWERS: dict[str, Document] = {
         request_id=_STRING,
     ),
     "Receipt": _object(
-        "The fate of one push. `step` is the update it made; `staleness` = the step before it − base.",
-        fate={"type": "string", "enum": ["applied", "repeated"]},
+        "The fate of one push. `step` is the update it made, or the last one if it was accumulated; "
+        "`staleness` = the step before it − base.",
+        fate={"type": "string", "enum": ["applied", "accumulated", "repeated"]},
         step=_INTEGER,
         offset=_INTEGER,
         base=_maybe("integer"),
@@ -76,9 +77,11 @@ _ANSWERS: dict[str, Document] = {
         lr=_NUMBER,
         optimizer=_ANY_OBJECT,
         schedule=_ANY_OBJECT,
+        transforms=_ANY_OBJECT,
         groups={"type": "array", "items": _ANY_OBJECT},
         sync=_ANY_OBJECT,
         parameters=_ANY_OBJECT,
+        views=_NAMES,
         missing=_NAMES,
         parameter_bytes=_INTEGER,
         state_bytes=_INTEGER,
@@ -150,6 +153,14 @@ def headers(*names: str, prefer: str | None = None) -> Document:
             for name, meaning in read.items()
         ]
     }
+
+
+def pull() -> Document:
+    """What a pull may say."""
+    read = headers("If-None-Match", prefer=WAIT)
+    meaning = "`train` (the default), or another of the model's `views`."
+    view = {"name": "view", "in": "query", "required": False, "description": meaning, "schema": _STRING}
+    return {"parameters": [*read["parameters"], view]}
 
 
 def body_of(schema: str) -> Document:

@@ -158,6 +158,7 @@ async def _description(mailbox: Mailbox) -> dict[str, Any]:
         "saved_offset": hot.playback.saved,
         "lr": hot.model.lr,
         **hot.model.spec.json,
+        "views": list(hot.views),
         "missing": sorted(published.missing),
         "parameter_bytes": published.layout.nbytes,
         "state_bytes": hot.model.nbytes,

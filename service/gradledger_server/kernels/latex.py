@@ -134,6 +134,13 @@ def combine(operation: str, operands: list[Text]) -> Text:
             return Text(rf"\left({whole.latex} - \mathrm{{mean}}\, {whole.within(_ATOM)}\right)", _ATOM)
         case "clipped_columns" | "clipped_rows", [_, clipped, clipping, _]:
             return Text(rf"\mathrm{{agc}}_{{{clipping.latex}}}\left({clipped.latex}\right)", _ATOM)
+        case "modulo", [left, right]:
+            return Text(rf"{left.within(_PRODUCT)} \bmod {right.within(_PRODUCT)}", _SUM)
+        case "minimum" | "maximum" as least, [left, right]:
+            return Text(rf"\{least[:3]}\left({left.latex}, {right.latex}\right)", _ATOM)
+        case "select", [condition, yes, no]:
+            cases = rf"{yes.latex} & \text{{if }} {condition.latex} \ne 0 \\ {no.latex} & \text{{else}}"
+            return Text(rf"\begin{{cases}} {cases} \end{{cases}}", _ATOM)
         case "copy", [same]:
             return same
     raise ValueError(f"no LaTeX for operation {operation!r}")

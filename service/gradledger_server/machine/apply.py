@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,9 +16,11 @@ from gradledger_server.blocks import Blocks
 from gradledger_server.entries import Configure, Create, Delete, Entry, Push, Tensors, Upload
 from gradledger_server.kernels.device import Device
 from gradledger_server.machine import spec as specs
-from gradledger_server.machine.gradient import Run, Stretch, gather
+from gradledger_server.machine.gradient import Stretch, cut, gather, length
 from gradledger_server.machine.model import Model
 from gradledger_server.machine.receipts import Receipt
+from gradledger_server.machine.step import Update
+from gradledger_server.optim import chain
 
 
 def begin(entry: Create, device: Device, blocks: Blocks) -> Model:
@@ -66,21 +69,37 @@ def identity_of(push: Push) -> str | None:
 
 
 def _push(model: Model, offset: int, push: Push, gradient: Sequence[Stretch]) -> Receipt:
-    lr = model.lr
-    after = model.weights.begin()
-    for stretch in gradient:
-        for part in _parts(model, stretch):
-            _advance(model, part, after)
-    model.weights.finish(after, [stretch.run for stretch in gradient])
-    receipt = _receipt(model, offset, push, lr)
-    model.step += 1
-    model.uploaded = None
+    update, receipt = Update(offset, model.step, push.grad_norm), _receipt(model, offset, push)
+    if (accumulation := model.accumulation) is None:
+        receipt = _update(model, gradient, update, receipt)
+    else:
+        settings = model.spec.transforms["accumulate"]
+        accumulation.add(gradient, push.weight if settings["weighted"] else 1.0)
+        if accumulation.pushes >= settings["every"]:
+            mean = accumulation.close()
+            update = replace(update, norm=length(mean, model.device))
+            receipt = _update(model, mean, update, receipt)
+            accumulation.clear()
     if (identity := identity_of(push)) is not None:
         model.receipts.record(identity, push.digest, receipt)
     return receipt
 
 
-def _advance(model: Model, stretch: Stretch, after: Sequence[object]) -> None:
+def _update(model: Model, gradient: Sequence[Stretch], update: Update, receipt: Receipt) -> Receipt:
+    """The model's next step; the receipt of the push that made it."""
+    clip_factor = chain.clip_factor(model.spec.transforms, update.norm)
+    receipt = replace(receipt, fate="applied", step=model.step + 1, lr=model.lr, clip_factor=clip_factor)
+    after = model.weights.begin()
+    for stretch in gradient:
+        for part in _parts(model, stretch):
+            _advance(model, part, after, update)
+    model.weights.finish(after, [stretch.run for stretch in gradient])
+    model.step += 1
+    model.uploaded = None
+    return receipt
+
+
+def _advance(model: Model, stretch: Stretch, after: Sequence[object], update: Update) -> None:
     run, step = stretch.run, model.steps[stretch.run.arena]
     here, places = slice(run.start, run.stop), model.slot_places[run.arena]
     model.updates[run.first : run.last] += 1
@@ -94,41 +113,20 @@ def _advance(model: Model, stretch: Stretch, after: Sequence[object]) -> None:
             for name, slot in zip(places.names, model.slots[run.arena], strict=True)
         ],
         t=int(model.updates[run.first]),
-        s=model.step,
+        update=update,
+        start=run.start,
         shapes=[shape, shape, *(places.shape(name, run.first) for name in places.names)],
     )
 
 
 def _parts(model: Model, stretch: Stretch) -> list[Stretch]:
     """The stretch as it may be advanced in one go: tensor by tensor, or as far as tensors share their t."""
-    run = stretch.run
-    if model.steps[run.arena].way.whole:
-        return _cut(model, stretch, range(run.first + 1, run.last))
-    return _same_count(model, stretch)
-
-
-def _same_count(model: Model, stretch: Stretch) -> list[Stretch]:
-    """The stretch in parts whose tensors have been updated equally often: t is one number per kernel call."""
-    run = stretch.run
-    counts = model.updates[run.first : run.last]
-    if run.last - run.first == 1:
-        return [stretch]
-    edges = run.first + 1 + np.flatnonzero(np.diff(counts))
-    return _cut(model, stretch, [int(edge) for edge in edges])
-
-
-def _cut(model: Model, stretch: Stretch, edges: Sequence[int]) -> list[Stretch]:
-    """The stretch in parts that begin at these tensors."""
-    run = stretch.run
-    if not edges:
-        return [stretch]
-    parts, first = [], run.first
-    for last in (*edges, run.last):
-        start, stop = model.layout.places[first].start, model.layout.places[last - 1].stop
-        values = stretch.values[start - run.start : stop - run.start]
-        parts.append(Stretch(Run(run.arena, start, stop, first, last), values))
-        first = last
-    return parts
+    whole = stretch.run
+    apart = model.steps[whole.arena].way.whole
+    return [
+        Stretch(run, stretch.values[run.start - whole.start : run.stop - whole.start])
+        for run in cut(model.layout, whole, np.arange(len(model.updates)) if apart else model.updates)
+    ]
 
 
 def _fill(model: Model, tensors: Tensors) -> None:
@@ -142,15 +140,16 @@ def _fill(model: Model, tensors: Tensors) -> None:
     model.missing -= set(tensors.table)
 
 
-def _receipt(model: Model, offset: int, push: Push, lr: float) -> Receipt:
+def _receipt(model: Model, offset: int, push: Push) -> Receipt:
+    """Of a push that has made no step yet."""
     return Receipt(
-        fate="applied",
-        step=model.step + 1,
+        fate="accumulated",
+        step=model.step,
         offset=offset,
         base=push.base,
         staleness=None if push.base is None else model.step - push.base,
-        lr=lr,
-        clip_factor=1.0,
+        lr=None,
+        clip_factor=None,
         grad_norm=push.grad_norm,
         durability=push.durability,
         worker=push.worker,

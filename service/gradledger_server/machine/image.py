@@ -1,7 +1,7 @@
 """The whole state as tensors and facts: what a snapshot holds and GET …/state shows.
 
-Tensors are named `param/<name>`, `<slot>/<name>` and `t/<name>`, so a snapshot is a safetensors file that any
-tool can open; the facts (spec, step, receipts) go beside it as JSON.
+Tensors are named `param/<name>`, `<slot>/<name>`, `accumulated/<name>` and `t/<name>`, so a snapshot is a
+safetensors file that any tool can open; the facts (spec, step, receipts) go beside it as JSON.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from gradledger_server.blocks import Blocks
 from gradledger_server.dtypes import widen
 from gradledger_server.entries import Json, Tensors
 from gradledger_server.errors import MalformedRecord
-from gradledger_server.kernels.device import Device
+from gradledger_server.kernels.device import Array, Device
 from gradledger_server.machine.model import Model
 from gradledger_server.machine.receipts import Receipts
 
@@ -40,9 +40,9 @@ def copy(model: Model) -> Image:
     layout = model.layout
     tensors = [(f"param/{name}", dtype, shape) for name, dtype, shape in layout.signature]
     parts: list[np.ndarray[Any, Any]] = [model.weights.publish()]
-    for arena, places, slots in zip(layout.arenas, model.slot_places, model.slots, strict=True):
-        for slot, values in zip(places.names, slots, strict=True):
-            tensors += places.tensors(slot)
+    for index, arena in enumerate(layout.arenas):
+        for slot, values in _kept(model, index):
+            tensors += model.slot_places[index].tensors(slot)
             host = model.blocks.take(values.nbytes)
             model.device.to_host(values, host.view(arena.numpy_dtype))
             parts.append(host)
@@ -55,6 +55,7 @@ def copy(model: Model) -> Image:
         "uploaded": model.uploaded,
         "missing": sorted(model.missing),
         "receipts": model.receipts.dump(),
+        "accumulation": model.accumulation and model.accumulation.facts(),
     }
     return Image(facts, tensors, parts)
 
@@ -70,7 +71,15 @@ def restore(facts: Json, tensors: Tensors, device: Device, blocks: Blocks) -> Mo
     model.uploaded = facts["uploaded"]
     model.missing = set(facts["missing"])
     model.receipts = Receipts.load(facts["receipts"])
+    if model.accumulation:
+        model.accumulation.restore(facts["accumulation"])
     return model
+
+
+def _kept(model: Model, arena: int) -> list[tuple[str, Array]]:
+    """What is kept of an arena besides its weights, by the name it has in front of each tensor's."""
+    kept = list(zip(model.slot_places[arena].names, model.slots[arena], strict=True))
+    return [*kept, ("accumulated", model.accumulation.means[arena])] if model.accumulation else kept
 
 
 def _fill(model: Model, tensors: Tensors) -> None:
@@ -78,14 +87,11 @@ def _fill(model: Model, tensors: Tensors) -> None:
     for place in model.layout.places:
         arena = model.layout.arenas[place.arena]
         slots, index = model.slot_places[place.arena], place.index
-        targets = [("param", arenas[place.arena][place.start : place.stop])]
-        targets += [
-            (name, values[slots.here(name, index, index + 1)])
-            for name, values in zip(slots.names, model.slots[place.arena], strict=True)
-            if slots.has(name, index)
-        ]
-        for prefix, target in targets:
+        for prefix, target in [("param", arenas[place.arena]), *_kept(model, place.arena)]:
+            if not slots.has(prefix, index):
+                continue
             raw = tensors[f"{prefix}/{place.tensor.name}"]
-            target[:] = model.device.to_device(widen(raw, arena.dtype, arena.numpy_dtype))
+            here = slots.here(prefix, index, index + 1)
+            target[here] = model.device.to_device(widen(raw, arena.dtype, arena.numpy_dtype))
         model.updates[place.index] = int.from_bytes(tensors[f"t/{place.tensor.name}"], "little", signed=True)
     model.weights.finish(arenas, [])

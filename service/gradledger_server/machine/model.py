@@ -9,6 +9,7 @@ from gradledger_server.blocks import Blocks
 from gradledger_server.entries import Json
 from gradledger_server.kernels.device import Device
 from gradledger_server.machine import spec as specs
+from gradledger_server.machine.accumulation import Accumulation
 from gradledger_server.machine.receipts import Receipts
 from gradledger_server.machine.slots import SlotPlaces
 from gradledger_server.machine.step import Step
@@ -19,6 +20,7 @@ from gradledger_server.optim import catalog
 class Model:
     """Mutable state, owned by whoever holds the model's lock.
 
+    `accumulation` holds pushes that have made no step yet, if the spec asks for it.
     `updates[i]` counts the updates of tensor i in wire order (its t); `step` counts the model's;
     `missing` names the tensors that have no values yet. `origin` tells this creation from any other;
     `uploaded` is the digest of the values as uploaded while no push has moved them.
@@ -32,16 +34,17 @@ class Model:
         self.configure(specs.read(expanded))
         self.weights = Weights(self.layout, device, blocks)
         self.slot_places = [
-            SlotPlaces(self.layout, arena, self.spec.groups[arena.group].optimizer)
-            for arena in self.layout.arenas
+            SlotPlaces(self.layout, arena, self.spec.groups[arena.group]) for arena in self.layout.arenas
         ]
         self.slots: list[list[Array]] = [
             [
                 device.full(places.size(slot), arena.numpy_dtype, start)
-                for slot, start in catalog.slot_starts(self.spec.groups[arena.group].optimizer).items()
+                for slot, start in self.spec.groups[arena.group].slot_starts.items()
             ]
             for arena, places in zip(self.layout.arenas, self.slot_places, strict=True)
         ]
+        accumulates = "accumulate" in self.spec.transforms
+        self.accumulation = Accumulation(self.layout, device) if accumulates else None
         self.updates: NDArray[np.int64] = np.zeros(len(self.layout.places), np.int64)
         self.step = 0
         self.missing = {place.tensor.name for place in self.layout.places}
@@ -52,7 +55,8 @@ class Model:
         self.spec = spec
         self.layout = spec.layout
         self.steps = [
-            Step.of(spec.groups[arena.group], arena.numpy_dtype, self.device) for arena in spec.layout.arenas
+            Step.of(spec.groups[arena.group], index, arena.numpy_dtype, self.device)
+            for index, arena in enumerate(spec.layout.arenas)
         ]
 
     @property
@@ -63,5 +67,7 @@ class Model:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of parameters and slots."""
-        return self.layout.nbytes + sum(int(slot.nbytes) for slots in self.slots for slot in slots)
+        """Bytes of parameters, slots and pushes accumulated."""
+        accumulated = self.accumulation.nbytes if self.accumulation else 0
+        slots = sum(int(slot.nbytes) for slots in self.slots for slot in slots)
+        return self.layout.nbytes + accumulated + slots

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from itertools import accumulate
 from math import prod
 
-from gradledger_server.entries import Json
 from gradledger_server.machine.layout import Arena, Layout
-from gradledger_server.optim import catalog
+from gradledger_server.machine.spec import Group
+
+_AS_WEIGHTS = ("param", "accumulated")  # what is kept of every tensor beside its slots
 
 Shaped = tuple[str, str, tuple[int, ...]]
 
@@ -20,15 +21,17 @@ Shaped = tuple[str, str, tuple[int, ...]]
 class SlotPlaces:
     """The places of one arena's slots; `names` are the slots in the rule's order."""
 
-    def __init__(self, layout: Layout, arena: Arena, optimizer: Json) -> None:
-        self.names = tuple(catalog.slot_starts(optimizer))
+    def __init__(self, layout: Layout, arena: Arena, group: Group) -> None:
+        self.names = tuple(group.slot_starts)
         self._first = arena.first
         self._tensors = layout.signature[arena.first : arena.last]
         self._dtype = arena.dtype
-        self._shapes = [catalog.slot_shapes(optimizer, shape) for _, _, shape in self._tensors]
+        self._shapes = [
+            {**dict.fromkeys(_AS_WEIGHTS, shape), **group.slot_shapes(shape)} for _, _, shape in self._tensors
+        ]
         self._edges = {
             name: list(accumulate((prod(s[name]) if name in s else 0 for s in self._shapes), initial=0))
-            for name in self.names
+            for name in (*_AS_WEIGHTS, *self.names)
         }
 
     def size(self, slot: str) -> int:

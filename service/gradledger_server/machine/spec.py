@@ -15,8 +15,9 @@ from typing import Any
 
 from gradledger_server.entries import Json
 from gradledger_server.errors import InvalidName, InvalidSpec
-from gradledger_server.machine.layout import Declared, Layout, Place
-from gradledger_server.optim import catalog
+from gradledger_server.machine.layout import Declared, Layout
+from gradledger_server.optim import catalog, chain, transform_spec
+from gradledger_server.optim.transforms import AVERAGES
 
 PARAMETER_DTYPES = ("F32", "F64")
 MAX_TENSORS = 20_000
@@ -32,6 +33,16 @@ class Group:
     match: str
     optimizer: Json
     schedule: Json
+    transforms: Json
+
+    @property
+    def slot_starts(self) -> Mapping[str, float]:
+        """Its tensors' slots, in order, with the number their elements start from."""
+        return chain.slot_starts(self.optimizer, self.transforms)
+
+    def slot_shapes(self, shape: tuple[int, ...]) -> Mapping[str, tuple[int, ...]]:
+        """The shape of each slot that a tensor of this shape has."""
+        return chain.slot_shapes(self.optimizer, self.transforms, shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +53,22 @@ class Spec:
     layout: Layout
     json: Json
 
+    @property
+    def transforms(self) -> Json:
+        """The model's own."""
+        own: Json = self.json["transforms"]
+        return own
+
 
 def read(expanded: Json) -> Spec:
     """The typed form of an expanded spec, as `expand` wrote it."""
-    default = Group("*", expanded["optimizer"], expanded["schedule"])
-    groups = (*(Group(g["match"], g["optimizer"], g["schedule"]) for g in expanded["groups"]), default)
+    everywhere = expanded["transforms"]
+    groups = tuple(
+        Group(
+            g["match"], g["optimizer"], g["schedule"], transform_spec.effective(g["transforms"], everywhere)
+        )
+        for g in (*expanded["groups"], {"match": "*", **expanded})
+    )
     declared = [
         Declared(name, tuple(facts["shape"]), facts["dtype"], _group_of(name, groups))
         for name, facts in expanded["parameters"].items()
@@ -68,12 +90,13 @@ def expand(given: Json, parameters: Mapping[str, tuple[tuple[int, ...], str]]) -
         raise InvalidSpec(f"{len(parameters)} tensors declared; at most {MAX_TENSORS} are served per model")
     for name, (shape, dtype) in parameters.items():
         check_tensor(name, shape, dtype)
-    base = given.get("optimizer") or {}
+    base, transforms = given.get("optimizer") or {}, given.get("transforms") or {}
     expanded = {
         "optimizer": catalog.expand_optimizer(base, where="optimizer"),
         "schedule": catalog.expand_schedule(given.get("schedule"), where="schedule"),
+        "transforms": transform_spec.expand(transforms, where="transforms"),
         "groups": [
-            _expand_group(group, base, given.get("schedule"), f"groups[{index}]")
+            _expand_group(group, base, given.get("schedule"), transforms, f"groups[{index}]")
             for index, group in enumerate(given.get("groups") or ())
         ],
         "sync": SYNC,
@@ -89,20 +112,19 @@ def expand(given: Json, parameters: Mapping[str, tuple[tuple[int, ...], str]]) -
 
 
 def reconfigure(spec: Spec, change: Json) -> Spec:
-    """The spec after a PATCH: `optimizer` fields overlay the present ones, `schedule` and `groups` replace.
+    """The spec after a PATCH: `optimizer` and `transforms` overlay the present ones, `schedule` and `groups`
+    replace.
 
-    A group follows the model's optimizer in whatever it did not have otherwise.
+    A group follows the model in whatever it did not have otherwise.
 
     Raises InvalidSpec if the change would need other slots or move a tensor to another arena.
     """
     present = spec.json
     optimizer = _overlay(present["optimizer"], change.get("optimizer") or {}, "optimizer")
     schedule = change["schedule"] if "schedule" in change else present["schedule"]
-    given = {
-        "optimizer": optimizer,
-        "schedule": schedule,
-        "groups": change["groups"] if "groups" in change else _following(present, optimizer, schedule),
-    }
+    transforms = transform_spec.overlay(present["transforms"], change.get("transforms") or {})
+    given = {"optimizer": optimizer, "schedule": schedule, "transforms": transforms}
+    given["groups"] = change["groups"] if "groups" in change else _following(present, given)
     declared = {name: (tuple(f["shape"]), f["dtype"]) for name, f in present["parameters"].items()}
     after = expand(given, declared)
     for place, then in zip(spec.layout.places, after.layout.places, strict=True):
@@ -115,8 +137,34 @@ def reconfigure(spec: Spec, change: Json) -> Spec:
                 field="groups" if before_rule == after_rule else "optimizer.rule",
                 hint="Slots belong to a rule: create a new model from the parameters to change it.",
             )
-        _refuse_other_slots(spec, after, place)
+    _refuse_other_slots(spec, after)
     return after
+
+
+def _refuse_other_slots(before: Spec, after: Spec) -> None:
+    """Refuses to add or take away what a tensor's history would have to be known for."""
+    if ("accumulate" in before.transforms) != ("accumulate" in after.transforms):
+        raise _other_slots("accumulate", "the pushes accumulated", "transforms.accumulate")
+    for place, then in zip(before.layout.places, after.layout.places, strict=True):
+        old, new = before.groups[place.tensor.group], after.groups[then.tensor.group]
+        for slot in sorted(old.slot_starts.keys() ^ new.slot_starts.keys()):
+            averages = (name for name, its in AVERAGES.items() if its == slot)
+            raise _other_slots(next(averages, slot), f"slot {slot!r} of tensor {place.tensor.name!r}")
+        had, has = (group.slot_shapes(place.tensor.shape) for group in (old, new))
+        if had != has:
+            raise InvalidSpec(
+                f"the change gives tensor {place.tensor.name!r} slots of other shapes ({had} → {has})",
+                field="optimizer",
+                hint="Slots are kept as they were created: create a new model from the parameters.",
+            )
+
+
+def _other_slots(what: str, lost: str, field: str = "transforms") -> InvalidSpec:
+    return InvalidSpec(
+        f"the change adds {what} or takes it away, and with it {lost}",
+        field=field,
+        hint="Its settings may change, but not whether it is there: create a new model from the parameters.",
+    )
 
 
 def check_model_name(name: str) -> None:
@@ -155,19 +203,22 @@ def check_tensor(name: str, shape: Sequence[int], dtype: str) -> None:
         )
 
 
-def _expand_group(group: Json, base: Json, schedule: Any, where: str) -> dict[str, Any]:
+def _expand_group(group: Json, base: Json, schedule: Any, transforms: Json, where: str) -> dict[str, Any]:
     optimizer = _overlay(base, group.get("optimizer") or {}, f"{where}.optimizer")
     own = group.get("schedule")
     return {
         "match": group["match"],
         "optimizer": catalog.expand_optimizer(optimizer, where=f"{where}.optimizer"),
         "schedule": catalog.expand_schedule(own if own is not None else schedule, where=f"{where}.schedule"),
+        "transforms": transform_spec.expand_group(
+            group.get("transforms") or {}, transforms, where=f"{where}.transforms"
+        ),
     }
 
 
-def _following(present: Json, optimizer: Json, schedule: Any) -> list[dict[str, Any]]:
+def _following(present: Json, given: Json) -> list[dict[str, Any]]:
     """The present groups, changed where they had what the model's own optimizer had."""
-    before = present["optimizer"]
+    before, optimizer = present["optimizer"], given["optimizer"]
     return [
         {
             "match": group["match"],
@@ -175,7 +226,10 @@ def _following(present: Json, optimizer: Json, schedule: Any) -> list[dict[str, 
                 name: optimizer.get(name, value) if before.get(name) == value else value
                 for name, value in group["optimizer"].items()
             },
-            "schedule": schedule if group["schedule"] == present["schedule"] else group["schedule"],
+            "schedule": given["schedule"] if group["schedule"] == present["schedule"] else group["schedule"],
+            "transforms": transform_spec.following(
+                group["transforms"], present["transforms"], given["transforms"]
+            ),
         }
         for group in present["groups"]
     ]
@@ -219,16 +273,3 @@ def _refuse_unfit_tensors(spec: Spec) -> None:
                 hint=f"Give it a group of its own, such as "
                 f'{{"match": "{tensor.name}", "optimizer": {{"rule": "adamw"}}}}; the first match wins.',
             )
-
-
-def _refuse_other_slots(before: Spec, after: Spec, place: Place) -> None:
-    tensor = place.tensor
-    had, has = (
-        catalog.slot_shapes(spec.groups[tensor.group].optimizer, tensor.shape) for spec in (before, after)
-    )
-    if had != has:
-        raise InvalidSpec(
-            f"the change gives tensor {tensor.name!r} slots of other shapes ({had} → {has})",
-            field="optimizer",
-            hint="Slots are kept as they were created: create a new model from the parameters.",
-        )

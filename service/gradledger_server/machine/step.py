@@ -1,36 +1,77 @@
-"""One arena's step: its group's rule, made ready for its dtype (`ways.py`) and given its numbers."""
+"""One arena's step: its group's chain, made ready for its dtype (`ways.py`) and given its numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from gradledger_server.entries import Json
 from gradledger_server.kernels.device import Array, Device
+from gradledger_server.kernels.normals import standard_normal
 from gradledger_server.machine.spec import Group
 from gradledger_server.machine.ways import Shapes, Way, way
-from gradledger_server.optim import catalog
+from gradledger_server.optim import catalog, chain
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What an update knows of its push: its place in the log, the model's step so far, the whole norm."""
+
+    offset: int
+    s: int
+    norm: float
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """How one arena is advanced; if its way is `whole`, tensor by tensor."""
 
-    numbers: Mapping[str, float]  # the hyperparameters that are numbers
+    numbers: Mapping[str, float]  # the hyperparameters and settings that are numbers
     schedule: Json
+    draws: bool
     way: Way
+    device: Device
+    arena: int
 
     @classmethod
-    def of(cls, group: Group, dtype: npt.DTypeLike, device: Device) -> Step:
-        numbers = catalog.numbers(group.optimizer)
-        return cls(numbers, group.schedule, way(group.optimizer, np.dtype(dtype), device))
+    def of(cls, group: Group, arena: int, dtype: np.dtype[Any], device: Device) -> Step:
+        return cls(
+            numbers=chain.numbers(group.optimizer, group.transforms),
+            schedule=group.schedule,
+            draws="noise" in group.transforms,
+            way=way(group, dtype, device),
+            device=device,
+            arena=arena,
+        )
 
     def advance(
-        self, out: Array, w: Array, g: Array, slots: Sequence[Array], *, t: int, s: int, shapes: Shapes
+        self,
+        out: Array,
+        w: Array,
+        g: Array,
+        slots: Sequence[Array],
+        *,
+        t: int,
+        update: Update,
+        start: int = 0,
+        shapes: Shapes = (),
     ) -> None:
-        """Update number `t` of the elements given, after `s` updates of the model; weights into `out`."""
-        lr = catalog.learning_rate(self.schedule, self.numbers["lr"], s)
-        self.way(out, w, g, slots, {**self.numbers, "t": t, "lr": lr}, shapes)
+        """Update number `t` of the arena's elements from `start` on; the new weights go into `out`.
+
+        `shapes` of w, g and the slots matter if the way is whole.
+        """
+        lr = catalog.learning_rate(self.schedule, self.numbers["lr"], update.s)
+        now = chain.moment(self.numbers, t=t, s=update.s, lr=lr, norm=update.norm)
+        drawn = self._drawn(update.offset, start, out)
+        self.way(out, w, g, [*slots, *drawn], now, [*shapes, *(shapes[0] for _ in drawn)])
+
+    def _drawn(self, offset: int, start: int, like: Array) -> list[Array]:
+        """The noise of the entry at `offset`: the same for whoever replays it, in whatever parts."""
+        if not self.draws:
+            return []
+        key = int(self.numbers["noise.seed"]), offset
+        drawn = standard_normal(key, self.arena, start, like.size)
+        return [self.device.to_device(drawn.astype(like.dtype, copy=False))]

@@ -13,11 +13,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from gradledger_server.entries import Json
 from gradledger_server.kernels.device import Array, Device, Kernel
 from gradledger_server.kernels.stages import StagedKernel, at_home
 from gradledger_server.kernels.tensor import Tensor
 from gradledger_server.kernels.trace import Program
+from gradledger_server.machine.spec import Group
 from gradledger_server.optim import catalog, chain
 
 Shapes = Sequence[tuple[int, ...]]  # of w and g, then of each slot
@@ -41,16 +41,16 @@ class Way(Protocol):
     ) -> None:
         """Write the new weight to `out`, which may be `w`, and the new slots in place.
 
-        All arrays are flat; `shapes` matter to a way that is whole. `values` are t, lr and the
-        hyperparameters that are numbers, by name.
+        All arrays are flat; `shapes` matter to a way that is whole. `values` are what
+        `chain.moment` says.
         """
 
 
-def way(optimizer: Json, dtype: np.dtype[Any], device: Device) -> Way:
-    """The one way there is for this optimizer."""
-    if optimizer["rule"] in catalog.MATRIX_RULES:
-        return _OnMatrices(catalog.MATRIX_RULES[optimizer["rule"]], chain.settings(optimizer), device)
-    program = chain.program(optimizer)
+def way(group: Group, dtype: np.dtype[Any], device: Device) -> Way:
+    """The one way there is for this group's optimizer and transforms."""
+    if group.optimizer["rule"] in catalog.MATRIX_RULES:
+        return _OnMatrices(chain.untraced(group.optimizer, group.transforms), device)
+    program = chain.program(group.optimizer, group.transforms)
     if program.staged:
         return _Staged(StagedKernel(program, dtype, device))
     return _Fused(program, device.kernel(program, dtype))
@@ -95,8 +95,7 @@ class _Staged:
 class _OnMatrices:
     """On the host's CPU wherever the arrays live: the same bits, on a GPU at the price of the copies."""
 
-    rule: Callable[..., Sequence[Tensor]]
-    settings: Mapping[str, Any]
+    chained: Callable[..., Sequence[Tensor]]
     device: Device
     whole: bool = True
 
@@ -113,6 +112,5 @@ class _OnMatrices:
             Tensor(at_home(self.device, array).reshape(shape), self.device.host)
             for array, shape in zip((w, g, *slots), shapes, strict=True)
         ]
-        given = {**self.settings, "t": int(values["t"]), "lr": values["lr"]}
-        for target, result in zip((out, *slots), self.rule(*tensors, **given), strict=True):
+        for target, result in zip((out, *slots), self.chained(*tensors, **values), strict=True):
             target[:] = self.device.to_device(np.ascontiguousarray(result.values).reshape(-1))

@@ -54,13 +54,14 @@ _ALIASES_OF_RULE = {"adadelta": {"eps": "eps_root"}}  # there is no outer epsilo
 
 @cache
 def rule_facts(rule: str) -> Facts:
-    """A rule's facts, with `weight_decay` among the hyperparameters of every rule. Raises RuleNotFound."""
+    """A rule's facts, with weight decay among the hyperparameters of every rule. Raises RuleNotFound."""
     if rule not in RULES:
         raise RuleNotFound(f"There is no optimizer rule {rule[:64]!r}.", rule=rule[:64], known=list(RULES))
     facts = facts_of(RULES[rule])
     hyperparameters = dict(facts.hyperparameters)
-    for name, parameter in facts_of(transforms.weight_decay).hyperparameters.items():
-        hyperparameters.setdefault(name, parameter)
+    if "weight_decay" not in hyperparameters:
+        decay = facts_of(transforms.weight_decay).hyperparameters
+        hyperparameters |= {name: its for name, its in decay.items() if name != "lr"}
     return replace(facts, hyperparameters=hyperparameters)
 
 
@@ -82,6 +83,9 @@ def expand_optimizer(given: Mapping[str, object], *, where: str) -> dict[str, Se
         of=f"rule {rule!r}",
     )
     _require_floor(settled, where=where)
+    if settled.get("weight_decay_mode") == "decoupled_abs" and settled["lr"] == 0:
+        hint = "This mode decays by what the schedule makes of lr, relative to it."
+        raise wrong(f"{where}.lr", settled["lr"], "above 0 with weight_decay_mode decoupled_abs", hint=hint)
     return {"rule": rule, "preset": preset, **settled}
 
 

@@ -76,8 +76,8 @@ MEANINGS = {
     "lr_decay": "the learning rate is divided by 1 + (t-1) times this",
     "initial_accumulator": "what the sum of squares holds before the first update",
     "weight_decay": "how strongly weights are pulled towards zero",
-    "weight_decay_mode": "trusted: part of the update whose norm is taken; first: weights shrink by "
-    "lr * weight_decay before anything else; decoupled: beside the update; decoupled_abs: without lr",
+    "weight_decay_mode": "l2: through the gradient; decoupled: by lr times it; decoupled_abs: not by lr; "
+    "trusted: in the update whose norm is taken; first: decoupled, before anything is measured",
     "trust": "how large an update may be, relative to the weights of its tensor",
     "trust_eps": "added to the norm that the weights' norm is divided by",
     "trust_norm": "parts: gradient and weight decay measured apart (paper); sum: measured as one (optax)",

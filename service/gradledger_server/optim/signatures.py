@@ -15,6 +15,9 @@ from gradledger_server.optim.hyperparameters import MEANINGS, Bounds, Starts
 
 Setting = float | str | bool
 
+GIVEN = ("t", "s", "norm", "share", "multiplier")
+"""Keywords that are no settings: numbers known only when an update is made."""
+
 
 @dataclass(frozen=True, slots=True)
 class Hyperparameter:
@@ -25,10 +28,11 @@ class Hyperparameter:
     default: Setting | None
     bounds: Bounds | None = None
     choices: tuple[str, ...] = ()
+    explained: str = ""  # here, because the name means something else elsewhere
 
     @property
     def meaning(self) -> str:
-        return MEANINGS[self.name]
+        return self.explained or MEANINGS[self.name]
 
     @property
     def allowed(self) -> str:
@@ -54,7 +58,8 @@ class Hyperparameter:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a function declares. `slots` maps each slot to the number, or hyperparameter, it starts from."""
+    """What a function declares. `slots` maps each slot to the number, or hyperparameter, it starts from;
+    `keywords` are what it is called with."""
 
     name: str
     function: Callable[..., Any]
@@ -62,21 +67,23 @@ class Facts:
     hyperparameters: Mapping[str, Hyperparameter]
     summary: str
     source: str
+    keywords: tuple[str, ...] = ()
 
 
 @cache
 def facts_of(function: Callable[..., Any]) -> Facts:
-    """Read a rule's or schedule's facts. Its docstring is `Summary. Source.`
+    """Read a rule's, schedule's or transform's facts. Its docstring is `Summary. Source.`
 
     Raises TypeError for a parameter whose annotation declares no kind.
     """
     hints = get_type_hints(function, include_extras=True)
     parameters = inspect.signature(function).parameters.values()
+    keywords = tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
     leading = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
     slots: dict[str, float | str] = dict.fromkeys(leading[2:], 0.0)
     settings = {}
     for parameter in parameters:
-        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name != "t":
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in GIVEN:
             default = None if parameter.default is parameter.empty else parameter.default
             settings[parameter.name] = _hyperparameter(parameter.name, hints[parameter.name], default)
     for slot in slots:
@@ -84,7 +91,8 @@ def facts_of(function: Callable[..., Any]) -> Facts:
             slots[slot] = mark.name
             settings[mark.name] = Hyperparameter(mark.name, "number", mark.default, mark.bounds)
     summary, _, source = (inspect.getdoc(function) or "").partition(". ")
-    return Facts(function.__name__, function, slots, settings, summary.rstrip("."), source.rstrip("."))
+    told = summary.rstrip("."), source.rstrip(".")
+    return Facts(function.__name__, function, slots, settings, *told, keywords)
 
 
 def _marks(hint: Any, kind: type[Any]) -> list[Any]:
@@ -92,12 +100,16 @@ def _marks(hint: Any, kind: type[Any]) -> list[Any]:
 
 
 def _hyperparameter(name: str, hint: Any, default: Any) -> Hyperparameter:
-    if get_origin(hint) is Literal:
-        return Hyperparameter(name, "choice", default, choices=get_args(hint))
-    if hint is bool:
-        return Hyperparameter(name, "switch", default)
+    explained = "".join(_marks(hint, str))
+    kind = getattr(hint, "__origin__", hint) if hasattr(hint, "__metadata__") else hint
+    if get_origin(kind) is Literal:
+        return Hyperparameter(name, "choice", default, choices=get_args(kind), explained=explained)
+    if kind is bool:
+        return Hyperparameter(name, "switch", default, explained=explained)
     for bounds in _marks(hint, Bounds):
-        return Hyperparameter(name, "integer" if hint.__origin__ is int else "number", default, bounds)
+        return Hyperparameter(
+            name, "integer" if kind is int else "number", default, bounds, explained=explained
+        )
     raise TypeError(
         f"hyperparameter {name!r} is annotated {hint!r}, expected a kind with bounds, a Literal or bool"
     )

@@ -10,11 +10,15 @@ import numpy as np
 from gradledger_server.blocks import Block
 from gradledger_server.errors import ParametersMissing, TensorNotFound
 from gradledger_server.machine.layout import Layout
+from gradledger_server.machine.views import TRAIN
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Published:
-    """One step's parameters: `block` holds all tensors in wire order and is never written again."""
+    """One step's parameters: `block` holds all tensors in wire order and is never written again.
+
+    `view` says what they are: those that train, or an average.
+    """
 
     epoch: str
     step: int
@@ -22,10 +26,15 @@ class Published:
     header: bytes
     block: Block
     missing: frozenset[str]
+    view: str = TRAIN
 
     @property
     def etag(self) -> str:
-        return f'"{self.epoch}.{self.step}"'
+        return self.etag_of(self.view)
+
+    def etag_of(self, view: str) -> str:
+        """The version of another view of this step: no cache takes one for the other."""
+        return f'"{self.epoch}.{self.step}"' if view == TRAIN else f'"{self.epoch}.{view}.{self.step}"'
 
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
         """Every tensor in wire order, as read-only views."""
