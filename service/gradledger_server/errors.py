@@ -7,6 +7,7 @@
     │   ├── NotFound                404  no such path
     │   │   ├── ModelNotFound
     │   │   ├── TensorNotFound
+    │   │   ├── ViewNotFound
     │   │   ├── RuleNotFound
     │   │   ├── ScheduleNotFound
     │   │   └── TransformNotFound
@@ -87,6 +88,11 @@ class ModelNotFound(NotFound):
 class TensorNotFound(NotFound):
     problem, title = "tensor-not-found", "The model has no such tensor"
     hint = "GET /v1/models/{model} lists its tensors."
+
+
+class ViewNotFound(NotFound):
+    problem, title = "view-not-found", "The model has no such view"
+    hint = "GET /v1/models/{model} lists its views; ema, lookahead and polyak under transforms make some."
 
 
 class RuleNotFound(NotFound):

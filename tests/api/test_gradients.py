@@ -78,7 +78,8 @@ def test_groups_by_glob_have_their_own_numbers_and_the_first_match_wins(new: Mod
     }
     described = new.describe()["groups"]
     assert [group["match"] for group in described] == ["head.*", "*.bias", "slow"]
-    assert described[0]["optimizer"] == {"rule": "sgd", "preset": "torch", "lr": 0.5, "weight_decay": 0.5}
+    head = {"rule": "sgd", "preset": "torch", "lr": 0.5, "weight_decay": 0.5, "weight_decay_mode": "l2"}
+    assert described[0]["optimizer"] == head
     assert described[2]["optimizer"]["momentum"] == 0.9
 
 

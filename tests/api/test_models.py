@@ -56,15 +56,18 @@ def test_a_description_writes_every_default_out_and_creates_the_same_model(
         "dampening": 0.0,
         "first_step": "copy",
         "weight_decay": 0.0,
+        "weight_decay_mode": "l2",
     }
     assert described["schedule"] == {"name": "constant"}
+    assert (described["transforms"], described["views"]) == ({}, ["train"])
     assert described["sync"] == {"mode": "async"}
     assert described["groups"] == []
     assert (described["step"], described["offset"], described["lr"]) == (0, 1, 0.5)
     assert (described["parameter_bytes"], described["missing"]) == (8, [])
 
     twin = Model(service, new.name + ".twin")
-    given = {name: described[name] for name in ("optimizer", "schedule", "groups", "sync", "parameters")}
+    fields = ("optimizer", "schedule", "transforms", "groups", "sync", "parameters")
+    given = {name: described[name] for name in fields}
     assert twin.send("PUT", "", given).status == 201
     assert twin.describe()["optimizer"] == described["optimizer"]
 

@@ -15,7 +15,7 @@ from gradledger_server.optim.signatures import Setting
 Array = npt.NDArray[Any]
 
 # Every rule as it comes, then the settings that change its program.
-OPTIMIZERS: dict[str, dict[str, Any]] = {rule: {"rule": rule} for rule in catalog.RULES} | {
+OPTIMIZERS: dict[str, dict[str, Any]] = {rule: {"rule": rule} for rule in catalog.ELEMENTWISE} | {
     "sgd, l2": {"rule": "sgd", "weight_decay": 0.01},
     "momentum, dampened, l2": {"rule": "momentum", "dampening": 0.5, "weight_decay": 0.1},
     "momentum, ema": {"rule": "momentum", "dampening": 0.9, "first_step": "ema"},

@@ -12,11 +12,11 @@ from gradledger_server.kernels.per_row import depends_on, per_row
 from gradledger_server.kernels.trace import Scalar
 from gradledger_server.machine.row_step import RowStep
 from gradledger_server.machine.spec import Group
-from gradledger_server.machine.tables import WHOLE_TENSOR_RULES
+from gradledger_server.machine.step import Update
 from gradledger_server.optim import catalog, chain
 
 OPTIMIZERS: list[dict[str, Any]] = [
-    *({"rule": rule} for rule in catalog.RULES if rule not in WHOLE_TENSOR_RULES),
+    *({"rule": rule} for rule in catalog.ELEMENTWISE),
     {"rule": "adam", "weight_decay": 0.1},
     {"rule": "adagrad", "lr_decay": 0.5},
     {"rule": "momentum", "dampening": 0.7},
@@ -30,18 +30,19 @@ def test_rows_of_any_count_get_the_bits_they_would_get_alone(
     given: dict[str, Any], compiled: bool, dtype: Any
 ) -> None:
     optimizer = catalog.expand_optimizer(given, where="optimizer")
-    group = Group("*", optimizer, {"name": "constant"})
+    group = Group("*", optimizer, {"name": "constant"}, {})
     step = RowStep(group, np.dtype(dtype), open_device("cpu", compiled=compiled))
     generator = np.random.default_rng(4)
     width, counts = 5, np.array([1, 7, 1, 2, 1000, 7, 123_456_789, 3])
     arrays = [generator.standard_normal(width * counts.size).astype(dtype) for _ in ("w", "g", *step.slots)]
     arrays[2:] = [np.abs(slot) for slot in arrays[2:]]
+    update = Update(offset=8, s=4, norm=1.0)
     for lr in (0.1, 0.05):  # it changes in between
         alone = [array.copy() for array in arrays]
         for row, count in enumerate(counts.tolist()):
             w, g, *slots = (array[row * width : (row + 1) * width] for array in alone)
-            step.advance(w, g, slots, t=count, lr=lr)
-        step.advance(arrays[0], arrays[1], arrays[2:], t=counts, lr=lr)
+            step.advance(w, g, slots, t=count, lr=lr, update=update)
+        step.advance(arrays[0], arrays[1], arrays[2:], t=counts, lr=lr, update=update)
         assert [array.tobytes() for array in arrays] == [array.tobytes() for array in alone]
 
 

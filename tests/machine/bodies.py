@@ -13,6 +13,7 @@ from gradledger_server.blocks import Blocks
 from gradledger_server.entries import Create, Json, Placement, Push, Tensors, Upload
 from gradledger_server.kernels.cpu import CpuDevice
 from gradledger_server.machine import spec as specs
+from gradledger_server.machine import views
 from gradledger_server.machine.apply import apply, begin
 from gradledger_server.machine.gradient import gather, norm
 from gradledger_server.machine.model import Model
@@ -74,7 +75,13 @@ def push_body(model: Model, tensors: Tensors, *, offset: int | None = None, **fa
     length = norm(model.layout, gather(model.layout, tensors, model.blocks), NUMPY)
     named: dict[str, Any] = {"worker": None, "sequence": None, "key": None, "base": None} | facts
     entry = Push(
-        tensors, named.pop("digest", "d"), weight=1.0, grad_norm=length, durability="memory", at_ms=0, **named
+        tensors,
+        named.pop("digest", "d"),
+        weight=named.pop("weight", 1.0),
+        grad_norm=length,
+        durability="memory",
+        at_ms=0,
+        **named,
     )
     receipt = apply(model, model.step + 2 if offset is None else offset, entry)
     assert receipt is not None
@@ -86,9 +93,9 @@ def upload(model: Model, values: Arrays, digest: str = "u") -> None:
     assert apply(model, model.step + 2, Upload(body(values), digest, 0)) is None
 
 
-def weights_of(model: Model) -> dict[str, NDArray[Any]]:
-    """The current parameters, copied, by name."""
-    block, found = model.weights.publish(), {}
+def weights_of(model: Model, view: str = views.TRAIN) -> dict[str, NDArray[Any]]:
+    """The current parameters as the view shows them, copied, by name."""
+    block, found = views.block(model, view), {}
     for place in model.layout.places:
         start, stop = model.layout.byte_range(place.tensor.name)
         dtype = model.layout.arenas[place.arena].numpy_dtype
@@ -99,9 +106,13 @@ def weights_of(model: Model) -> dict[str, NDArray[Any]]:
 def slots_of(model: Model) -> dict[str, NDArray[Any]]:
     """Every slot of every tensor, copied, as `<slot>/<name>`."""
     return {
-        f"{slot}/{place.tensor.name}": values[place.start : place.stop].reshape(place.tensor.shape).copy()
+        f"{slot}/{place.tensor.name}": values[
+            model.slot_places[place.arena].here(slot, place.index, place.index + 1)
+        ]
+        .reshape(model.slot_places[place.arena].shape(slot, place.index))
+        .copy()
         for place in model.layout.places
-        for slot, values in zip(model.steps[place.arena].program.slots, model.slots[place.arena], strict=True)
+        for slot, values in zip(model.slot_places[place.arena].names, model.slots[place.arena], strict=True)
     }
 
 

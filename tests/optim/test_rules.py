@@ -14,12 +14,12 @@ from gradledger_server.kernels.device import open_device
 from gradledger_server.optim import catalog, chain
 from gradledger_server.optim.hyperparameters import MEANINGS, SLOT_MEANINGS
 
-RULES = tuple(catalog.RULES)
+RULES = tuple(catalog.ELEMENTWISE)
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_a_rules_signature_is_its_specification(rule: str) -> None:
-    function = catalog.RULES[rule]
+    function = catalog.ELEMENTWISE[rule]
     parameters = list(inspect.signature(function).parameters.values())
     leading = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
     settings = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
@@ -46,13 +46,13 @@ def test_a_rule_is_a_function_of_arrays_too(rule: str) -> None:
     w, g, *slots = (np.abs(generator.standard_normal(50)) for _ in program.inputs)
     settings: dict[str, Any] = {
         name: optimizer[name]
-        for name in inspect.signature(catalog.RULES[rule]).parameters
+        for name in inspect.signature(catalog.ELEMENTWISE[rule]).parameters
         if name in optimizer and name != "lr"
     }
     kinds: tuple[type[Any], ...] = (np.float64, np.float32)
     for kind in kinds:
         arrays: list[Any] = [array.astype(kind) for array in (w, g, *slots)]
-        expected = catalog.RULES[rule](*arrays, t=4, lr=0.01, **settings)
+        expected = catalog.ELEMENTWISE[rule](*arrays, t=4, lr=0.01, **settings)
         assert all(np.asarray(value).dtype == kind for value in expected)
         got = [array.copy() for array in arrays]
         kernel = open_device("cpu").kernel(program, kind)

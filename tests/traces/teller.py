@@ -95,11 +95,11 @@ class Teller:
             return f"{refusal.problem}: {EPOCH.sub('epoch', refusal.detail)}"
 
     def _create(self, said: Said) -> str:
-        """rule=… and its hyperparameters; w=[1 1] gives values, w=2 declares two numbers to be uploaded."""
+        """rule=… and its hyperparameters; w=[1 1] gives values, w=2 declares two numbers to be uploaded;
+        clip_value.limit=1 sets a transform."""
         shapes = {name: array.shape for name, array in said.tensors.items()}
         shapes |= {name: (int(said.facts.pop(name)),) for name in list(said.facts) if len(name) == 1}
-        optimizer = {name: text if name == "rule" else float(text) for name, text in said.facts.items()}
-        if not self._world.create("m", shapes, said.tensors or None, optimizer=optimizer):
+        if not self._world.create("m", shapes, said.tensors or None, **_spec(said.facts)):
             return "the name is taken"
         self._world.forget("m", said.replica)
         return self._shown(said.replica)
@@ -117,6 +117,8 @@ class Teller:
         named: dict[str, Any] = {
             name: int(text) if name in ("sequence", "base") else text for name, text in facts.items()
         }
+        if "weight" in named:
+            named["weight"] = float(named["weight"])
         if "if_match" in named:
             named["if_match"] = f'"{self._world.hot("m", replica).epoch}.{named["if_match"]}"'
         return self._receipt(replica, self._world.push("m", gradient, replica, **named))
@@ -126,8 +128,7 @@ class Teller:
         return self._shown(said.replica)
 
     def _configure(self, said: Said) -> str:
-        optimizer = {name: float(text) for name, text in said.facts.items()}
-        self._world.configure("m", {"optimizer": optimizer}, said.replica)
+        self._world.configure("m", _spec(said.facts), said.replica)
         return self._shown(said.replica)
 
     def _look(self, said: Said) -> str:
@@ -185,7 +186,18 @@ class Teller:
         fate = f"{receipt.fate}, replayed" if answer.replayed else receipt.fate
         stale = "" if receipt.staleness is None else f"  staleness {receipt.staleness}"
         where = f"offset {receipt.offset}  step {receipt.step}"
-        return f"{fate}  {where}{stale}  now step {answer.published.step}  {self._values(replica)}"
+        clipped = "" if receipt.clip_factor in (None, 1.0) else f"  clipped {receipt.clip_factor:g}"
+        return f"{fate}  {where}{stale}{clipped}  now step {answer.published.step}  {self._values(replica)}"
+
+
+def _spec(facts: dict[str, str]) -> dict[str, Any]:
+    """The optimizer's fields as they are; `clip_value.limit` is a setting of a transform."""
+    spec: dict[str, Any] = {"optimizer": {}, "transforms": {}}
+    for name, text in facts.items():
+        transform, _, setting = name.rpartition(".")
+        target = spec["transforms"].setdefault(transform, {}) if transform else spec["optimizer"]
+        target[setting] = text if name == "rule" else float(text)
+    return spec
 
 
 def _array(text: str) -> NDArray[np.float32]:

@@ -6,7 +6,7 @@
     └── Problem                     the service said no (application/problem+json)
         ├── Refused                      the request is wrong; nothing happened
         │   ├── MalformedBody, MalformedRequest
-        │   ├── NotFound ─ ModelNotFound, TensorNotFound, RuleNotFound
+        │   ├── NotFound ─ ModelNotFound, TensorNotFound, ViewNotFound, RuleNotFound
         │   ├── MethodNotAllowed, NotAcceptable
         │   ├── Conflict ─ ModelExists, ParametersMissing, SequenceGap
         │   ├── LengthRequired, PreconditionFailed, BodyTooLarge, UnsupportedMediaType
@@ -106,6 +106,10 @@ class ModelNotFound(NotFound):
 
 
 class TensorNotFound(NotFound):
+    pass
+
+
+class ViewNotFound(NotFound):
     pass
 
 

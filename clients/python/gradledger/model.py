@@ -21,6 +21,7 @@ from gradledger.tensors import Params
 from gradledger.transport import Answer, Body, Transport
 from gradledger.worker import Worker
 
+TRAIN = "train"  # the view that gradients are computed at
 Gradients = Mapping[str, ArrayLike | Rows]
 
 
@@ -46,6 +47,7 @@ class Model:
         self._pushing = threading.Lock()
         self._seeing = threading.Lock()
         self._seen: _Seen | None = None
+        self._views: dict[str, _Seen] = {}
 
     @property
     def worker(self) -> str:
@@ -81,21 +83,26 @@ class Model:
         answered = self._push(grads, base, weight, headers).json()
         return Receipt.from_json(answered["receipt"])
 
-    def pull(self, *, wait_s: float = 0.0) -> Params:
+    def pull(self, *, wait_s: float = 0.0, view: str = TRAIN) -> Params:
         """The current parameters; if they are those seen last, nothing is transferred.
 
         Tables are not among them: ask for `rows`, or for a whole `table`.
-        With `wait_s` the service holds the answer until there is a newer step, at most so long.
+        With `wait_s` the service holds the answer until there is a newer step, at most so long. `view` asks
+        for another of the model's views, such as "ema"; gradients are computed at the default one. Raises
+        ViewNotFound.
         """
-        seen, headers = self._seen, {"Accept": tensors.MEDIA_TYPE}
+        seen, headers = self._seen if view == TRAIN else self._views.get(view), {"Accept": tensors.MEDIA_TYPE}
         if seen is not None:
             headers["If-None-Match"] = seen.etag
         if wait_s:
             headers["Prefer"] = f"wait={ceil(wait_s)}"  # whole seconds
-        answer = self._transport.send("GET", f"{self._path}/parameters", headers=headers, wait_s=wait_s)
+        query = {} if view == TRAIN else {"view": view}
+        answer = self._transport.send(
+            "GET", f"{self._path}/parameters", query=query, headers=headers, wait_s=wait_s
+        )
         if answer.status == 304 and seen is not None:
             return dict(seen.params)
-        return self._see(answer)
+        return self._see(answer, view)
 
     def rows(self, table: str, ids: ArrayLike) -> Rows:
         """The present values of a table's rows, in the order of `ids`."""
@@ -138,6 +145,7 @@ class Model:
                 raise
         with self._seeing:
             self._seen = None
+            self._views.clear()
 
     def begin(self, params: Gradients) -> None:
         """Uploads initial values; a model that has values already keeps them. Either way they are pulled."""
@@ -179,13 +187,16 @@ class Model:
         listed = self._transport.send("GET", f"{self._path}/workers").json()["workers"]
         return next((int(each["sequence"]) for each in listed if each["worker"] == worker), 0)
 
-    def _see(self, answer: Answer) -> Params:
+    def _see(self, answer: Answer, view: str = TRAIN) -> Params:
         """Remembers the answer's parameters if no newer ones were seen."""
         answer.body.flags.writeable = False
         params = joined(tensors.decode(answer.body))
         dense = {name: value for name, value in params.items() if not isinstance(value, Rows)}
         seen = _Seen(*_version(answer.headers.get("ETag", "")), dense)
         with self._seeing:
+            if view != TRAIN:
+                self._views[view] = seen
+                return dict(seen.params)
             known = self._seen
             if known is None or _epoch(known) != _epoch(seen) or known.step <= seen.step:
                 self._seen = seen

@@ -13,8 +13,10 @@ from gradledger.errors import MalformedAnswer
 class Receipt:
     """Every push gets one, and a repeated push gets the same one again with `replayed` set."""
 
-    fate: str  # "applied"; "merged", "waiting", "late", "repeated", "rejected" in other modes
-    step: int  # the model's step this push made
+    fate: (
+        str  # "applied" or "accumulated"; in other modes "merged", "waiting", "late", "repeated", "rejected"
+    )
+    step: int  # the model's step this push made; if it was accumulated, the last one made
     epoch: str | None = None  # names this life of the model, until it is deleted
     offset: int | None = None  # the place in the model's log
     base: int | None = None  # the step the gradient was computed at

@@ -89,8 +89,9 @@ _ANSWERS: dict[str, Document] = {
         request_id=_STRING,
     ),
     "Receipt": _object(
-        "The fate of one push. `step` is the update it made; `staleness` = the step before it − base.",
-        fate={"type": "string", "enum": ["applied", "repeated"]},
+        "The fate of one push. `step` is the update it made, or the last one if it was accumulated; "
+        "`staleness` = the step before it − base.",
+        fate={"type": "string", "enum": ["applied", "accumulated", "repeated"]},
         step=_INTEGER,
         offset=_INTEGER,
         base=_maybe("integer"),
@@ -115,9 +116,11 @@ _ANSWERS: dict[str, Document] = {
         lr=_NUMBER,
         optimizer=_ANY_OBJECT,
         schedule=_ANY_OBJECT,
+        transforms=_ANY_OBJECT,
         groups={"type": "array", "items": _ANY_OBJECT},
         sync=_ANY_OBJECT,
         parameters=_ANY_OBJECT,
+        views=_NAMES,
         missing=_NAMES,
         parameter_bytes=_INTEGER,
         state_bytes=_INTEGER,
@@ -208,6 +211,14 @@ def headers(*names: str, prefer: str | None = None) -> Document:
     }
 
 
+def pull() -> Document:
+    """What a pull may say."""
+    read = headers("If-None-Match", prefer=WAIT)
+    meaning = "`train` (the default), or another of the model's `views`."
+    view = {"name": "view", "in": "query", "required": False, "description": meaning, "schema": _STRING}
+    return {"parameters": [*read["parameters"], view]}
+
+
 def body_of(schema: str) -> Document:
     """A JSON request body."""
     return {"requestBody": {"required": True, "content": {JSON: {"schema": _ref(schema)}}}}
@@ -219,14 +230,11 @@ def tensors_body(schema: str) -> Document:
     return {"requestBody": {"required": True, "content": content}}
 
 
-def rows_query() -> Document:
-    """What a pull of one tensor reads."""
-    read = headers("If-None-Match", prefer=WAIT)
-    described = "Of a table: the rows wanted, such as `1,5,7`."
-    read["parameters"] += [
-        {"name": "rows", "in": "query", "required": False, "description": described, "schema": _STRING}
-    ]
-    return read
+def pull_tensor() -> Document:
+    """What a pull of one tensor may say."""
+    meaning = "Of a table: the rows wanted, such as `1,5,7`."
+    rows = {"name": "rows", "in": "query", "required": False, "description": meaning, "schema": _STRING}
+    return {"parameters": [*pull()["parameters"], rows]}
 
 
 def push_body() -> Document:

@@ -172,6 +172,7 @@ async def _description(mailbox: Mailbox) -> dict[str, Any]:
         "saved_offset": hot.playback.saved,
         "lr": hot.model.lr,
         **hot.model.spec.json,
+        "views": list(hot.views),
         "missing": sorted(published.missing),
         "parameter_bytes": layout.nbytes + sum(table.nbytes for table in layout.tables.values()),
         "state_bytes": hot.model.nbytes,

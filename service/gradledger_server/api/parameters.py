@@ -13,7 +13,7 @@ from gradledger_server.api.problems import responses as problems
 from gradledger_server.api.schemas import UploadRequest, read
 from gradledger_server.entries import Tensors
 from gradledger_server.errors import TensorNotFound
-from gradledger_server.replica import Mailbox, Published
+from gradledger_server.replica import TRAIN, Mailbox, Published
 from gradledger_server.wire import json_form, safetensors
 
 router = APIRouter(tags=["parameters"])
@@ -23,7 +23,7 @@ WIDEST_ITEM_BYTES = 8
 
 @router.get(
     "/v1/models/{model}/parameters",
-    openapi_extra=documents.headers("If-None-Match", prefer=documents.WAIT),
+    openapi_extra=documents.pull(),
     responses=documents.PARAMETERS | problems(400, 404, 406, 409, 503),
 )
 async def pull(request: Request, model: ModelName, served: Served) -> Response:
@@ -31,34 +31,34 @@ async def pull(request: Request, model: ModelName, served: Served) -> Response:
 
     Tables are not among them: the header `Tables` names those left out, whose rows are asked for by name.
     `If-None-Match` with the present ETag answers 304; with `Prefer: wait=20` the answer comes as soon as
-    there is another step.
+    there is another step. `view` asks for an average of the weights in place of those that train.
     """
-    published = await _news(request, model, served)
+    published, view = await _news(request, model, served)
     chosen = responses.choose_form(request, published.layout.nbytes, default="json")
-    if matches(published.etag, request.headers.get("if-none-match")):
-        return responses.not_modified(published)
-    return responses.parameters(published, chosen)
+    if matches(published.etag_of(view), request.headers.get("if-none-match")):
+        return responses.not_modified(published, view)
+    return responses.parameters(await _seen(published, view, model, served), chosen)
 
 
 @router.get(
     "/v1/models/{model}/parameters/{tensor:path}",
-    openapi_extra=documents.rows_query(),
+    openapi_extra=documents.pull_tensor(),
     responses=documents.PARAMETERS | problems(400, 404, 406, 409, 422, 503),
 )
 async def pull_tensor(request: Request, model: ModelName, tensor: str, served: Served) -> Response:
     """One tensor of one step; of a table all rows, or some: `?rows=1,5,7`."""
-    published = await _news(request, model, served)
+    published, view = await _news(request, model, served)
     ids = rows.asked(request)
     if ids is not None or tensor in published.layout.tables:
         if matches(published.etag, request.headers.get("if-none-match")):
-            return responses.not_modified(published)
+            return responses.not_modified(published, TRAIN)
         return await rows.answer(request, model, tensor, ids, served, default="json")
     if tensor not in published.layout.by_name:
         raise TensorNotFound(f"model {model!r} has no tensor {tensor[:200]!r}", tensor=tensor[:200])
     chosen = responses.choose_form(request, published.array(tensor).nbytes, default="json")
-    if matches(published.etag, request.headers.get("if-none-match")):
-        return responses.not_modified(published)
-    return responses.tensor(published, tensor, chosen)
+    if matches(published.etag_of(view), request.headers.get("if-none-match")):
+        return responses.not_modified(published, view)
+    return responses.tensor(await _seen(published, view, model, served), tensor, chosen)
 
 
 @router.put(
@@ -105,14 +105,17 @@ def body_limit(mailbox: Mailbox, served: Context) -> int:
     return min(needed, served.limits.max_body_bytes)
 
 
-async def _news(request: Request, model: str, served: Context) -> Published:
+async def _news(request: Request, model: str, served: Context) -> tuple[Published, str]:
+    """The parameters that train, once the view asked for is another than the client has; and that view."""
     patience_s, known = wait_s(request), request.headers.get("if-none-match")
+    view = request.query_params.get("view", TRAIN)
 
     async def work(mailbox: Mailbox) -> Published:
         published = await mailbox.look()
+        mailbox.hot.require_view(view)
         # Second by second: neither a client that hung up nor the end of the service waits for news.
         for _ in range(patience_s):
-            if not matches(published.etag, known):
+            if not matches(published.etag_of(view), known):
                 break
             if served.leaving.is_set() or await request.is_disconnected():
                 break
@@ -121,4 +124,12 @@ async def _news(request: Request, model: str, served: Context) -> Published:
 
     published: Published = await served.replica.on(model, work)
     published.require_values()
-    return published
+    return published, view
+
+
+async def _seen(published: Published, view: str, model: str, served: Context) -> Published:
+    """The view, of this step or a later one: only the weights that train are kept ready."""
+    if view == TRAIN:
+        return published
+    seen: Published = await served.replica.on(model, lambda mailbox: mailbox.run(lambda hot: hot.view(view)))
+    return seen

@@ -52,9 +52,9 @@ def json(members: Mapping[str, Any], status: int = 200, headers: Mapping[str, st
     return Response(json_form.render(members), status, headers, media_type=JSON)
 
 
-def not_modified(published: Published) -> Response:
-    """304: the client has this version."""
-    return Response(None, 304, headers=_version(published))
+def not_modified(published: Published, view: str) -> Response:
+    """304: the client has this version of the view."""
+    return Response(None, 304, headers=_version(published) | {"ETag": published.etag_of(view)})
 
 
 def choose_form(request: Request, nbytes: int, default: Form) -> Chosen:

@@ -17,6 +17,8 @@ FLOAT32_MAX = (2 - 2**-23) * 2.0**127
 
 _UNKNOWN = "unknown_field"
 
+TRANSFORMS = "Settings by transform; null does without one. The order they are applied in is fixed."
+
 
 class Strict(BaseModel):
     """No field that is not known, and no value that is not what it should be: "1" and true are not 1."""
@@ -48,6 +50,7 @@ class GroupRequest(Strict):
     match: str = Field(min_length=1, max_length=512)
     optimizer: dict[str, Any] = Field(default_factory=dict)
     schedule: dict[str, Any] | None = None
+    transforms: dict[str, Any] = Field(default_factory=dict, description=TRANSFORMS)
 
 
 class ModelRequest(Strict):
@@ -55,16 +58,18 @@ class ModelRequest(Strict):
 
     optimizer: dict[str, Any]
     schedule: dict[str, Any] | None = None
+    transforms: dict[str, Any] = Field(default_factory=dict, description=TRANSFORMS)
     groups: list[GroupRequest] = Field(default_factory=list, max_length=64)
     sync: Sync = Sync()
     parameters: dict[str, Any] = Field(min_length=1)
 
 
 class ModelChange(Strict):
-    """What a PATCH may change: hyperparameters, schedule and groups; never rules or shapes."""
+    """What a PATCH may change: hyperparameters, schedule, transforms, groups; no rules, slots or shapes."""
 
     optimizer: dict[str, Any] = Field(default_factory=dict)
     schedule: dict[str, Any] | None = None
+    transforms: dict[str, Any] = Field(default_factory=dict, description=TRANSFORMS)
     groups: list[GroupRequest] | None = Field(default=None, max_length=64)
 
 

@@ -87,7 +87,7 @@ def plan(program: Program) -> tuple[list[Move], int]:
     return moves, rows
 
 
-def _ufunc(operation: str) -> np.ufunc:
+def _ufunc(operation: str) -> Callable[..., Any]:
     ufunc = OPERATIONS[operation].numpy
     assert ufunc is not None
     return ufunc

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gradledger_server.kernels import arrays, reductions
+from gradledger_server.kernels import arrays, products, reductions
 from gradledger_server.kernels.arrays import Array
 from gradledger_server.kernels.blocked import BlockedKernel
 from gradledger_server.kernels.crew import Crew
@@ -17,6 +17,7 @@ from gradledger_server.kernels.trace import Program
 
 try:
     from gradledger_server.kernels.llvm import LlvmKernel
+    from gradledger_server.kernels.llvm_products import Product
     from gradledger_server.kernels.llvm_reductions import SumOfSquares
 except ImportError:
     _HAS_LLVM = False
@@ -32,6 +33,7 @@ class CpuDevice:
         self._crew = Crew(threads)
         self._kernels: dict[tuple[Program, np.dtype[Any]], Kernel] = {}
         self._sums: dict[np.dtype[Any], SumOfSquares] = {}
+        self._products: dict[np.dtype[Any], Product] = {}
         self._making = threading.Lock()
 
     on_host = True  # whether arrays are NumPy's own
@@ -69,6 +71,19 @@ class CpuDevice:
                 if array.dtype not in self._sums:
                     self._sums[array.dtype] = SumOfSquares(array.dtype, self._crew)
         return self._sums[array.dtype](array)
+
+    def product(self, a: Array, b: Array) -> Array:
+        """The canonical matrix product."""
+        if not self.compiled:
+            return products.product(a, b)
+        with self._making:
+            if a.dtype not in self._products:
+                self._products[a.dtype] = Product(a.dtype, self._crew)
+        return self._products[a.dtype](a, b)
+
+    @property
+    def host(self) -> CpuDevice:
+        return self
 
     def to_device(self, array: Array) -> Array:
         return array

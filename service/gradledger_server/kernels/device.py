@@ -39,6 +39,10 @@ class Device(Protocol):
     def kernel(self, program: Program, dtype: npt.DTypeLike) -> Kernel:
         """The program in that dtype; compiled at first, then remembered."""
 
+    @property
+    def host(self) -> CpuDevice:
+        """The CPU beside it, where rules on matrices are computed; of a CPU, itself."""
+
     def sum_of_squares(self, array: Array) -> float:
         """float64, in the order `reductions.py` fixes."""
 

@@ -7,10 +7,10 @@ What a slot or weight becomes is written once and then called by its name; so is
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from gradledger_server.kernels.trace import Program, Scalar, Step
+from gradledger_server.kernels.trace import Norm, Program, Scalar, Step
 
 SYMBOLS = {
     "lr": r"\eta_t",
@@ -23,6 +23,8 @@ SYMBOLS = {
     "eps_root": r"\epsilon_r",
     "weight_decay": r"\lambda",
     "lr_decay": r"\kappa",
+    "trust_eps": r"\epsilon",
+    "trust": r"\zeta",
     "t": "t",
 }
 _SUM, _PRODUCT, _ATOM = range(3)  # how tightly a text holds together
@@ -61,6 +63,7 @@ class _Speller:
             if value != target:  # what stays as it is has no line of its own
                 self.defined.setdefault(value, new_names.get(target, f"{target}_t"))
         uses = Counter(operand for step in program.steps for operand in step.operands)
+        uses.update(norm.of for norm in program.norms)
         shared = [ref for ref in self.steps if uses[ref] > 1 and ref not in self.defined]
         self.defined |= {ref: f"{_EXTRA_NAMES[i]}_t" for i, ref in enumerate(shared)}
 
@@ -76,7 +79,10 @@ class _Speller:
             return self.expression(self.steps[ref])
         if ref in self.names:
             return Text(self.names[ref], _ATOM)
-        return scalar_text(self.program.scalars[ref])
+        return scalar_text(self.program.scalars[ref], self.norm)
+
+    def norm(self, norm: Norm) -> Text:
+        return Text(rf"\lVert {self.value(norm.of).latex} \rVert", _ATOM)
 
     def factors(self, ref: str) -> list[str]:
         """The operands of a chain of multiplications, from left to right."""
@@ -97,12 +103,15 @@ def _power(base: Text, count: int) -> str:
     return base.within(_PRODUCT) if count == 1 else f"{base.within(_ATOM)}^{count}"
 
 
-def scalar_text(scalar: Scalar | float) -> Text:
+def scalar_text(scalar: Scalar | float, norm: Callable[[Norm], Text] | None = None) -> Text:
+    """`norm` spells the norms; a scalar without any needs none."""
     if not isinstance(scalar, Scalar):
         return Text(f"{scalar:g}", _ATOM)
+    if isinstance(scalar, Norm) and norm is not None:
+        return norm(scalar)
     if not scalar.operands:
         return Text(SYMBOLS.get(scalar.name, rf"\mathrm{{{scalar.name}}}"), _ATOM)
-    return combine(scalar.name, [scalar_text(operand) for operand in scalar.operands])
+    return combine(scalar.name, [scalar_text(operand, norm) for operand in scalar.operands])
 
 
 def combine(operation: str, operands: list[Text]) -> Text:
@@ -122,6 +131,24 @@ def combine(operation: str, operands: list[Text]) -> Text:
             return Text(f"{base.within(_ATOM)}^{{{exponent.latex}}}", _PRODUCT)
         case "greater", [left, right]:
             return Text(f"[{left.latex} > {right.latex}]", _ATOM)
+        case "trust_ratio", [w_norm, g_norm, times, plus]:
+            above = w_norm if times.latex == "1" else combine("multiply", [times, w_norm])
+            below = g_norm if plus.latex == "0" else combine("add", [g_norm, plus])
+            return combine("divide", [above, below])
+        case "clip_factor", [length, limit, eps]:
+            below = length if eps.latex == "0" else combine("add", [length, eps])
+            return Text(rf"\min\left(1, {combine('divide', [limit, below]).latex}\right)", _ATOM)
+        case "centralized", [whole]:
+            return Text(rf"\left({whole.latex} - \mathrm{{mean}}\, {whole.within(_ATOM)}\right)", _ATOM)
+        case "clipped_columns" | "clipped_rows", [_, clipped, clipping, _]:
+            return Text(rf"\mathrm{{agc}}_{{{clipping.latex}}}\left({clipped.latex}\right)", _ATOM)
+        case "modulo", [left, right]:
+            return Text(rf"{left.within(_PRODUCT)} \bmod {right.within(_PRODUCT)}", _SUM)
+        case "minimum" | "maximum" as least, [left, right]:
+            return Text(rf"\{least[:3]}\left({left.latex}, {right.latex}\right)", _ATOM)
+        case "select", [condition, yes, no]:
+            cases = rf"{yes.latex} & \text{{if }} {condition.latex} \ne 0 \\ {no.latex} & \text{{else}}"
+            return Text(rf"\begin{{cases}} {cases} \end{{cases}}", _ATOM)
         case "copy", [same]:
             return same
     raise ValueError(f"no LaTeX for operation {operation!r}")

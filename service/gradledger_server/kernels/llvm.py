@@ -122,10 +122,9 @@ def spell(program: Program, dtype: np.dtype[Any]) -> str:
     ]
     for step in program.steps:
         operands = [f"%{operand}" for operand in step.operands]
-        lines.append(
-            f"  %{step.result} = "
-            + OPERATIONS[step.operation].llvm.format(*operands, type=real, suffix=suffix)
-        )
+        template = OPERATIONS[step.operation].llvm
+        template = template if template.startswith("%") else "%{result} = " + template
+        lines.append("  " + template.format(*operands, type=real, suffix=suffix, result=step.result))
     lines += [
         f"  store {real} %{value}, ptr %{target}.at, align 1, !llvm.access.group !0"
         for target, value in program.assignments

@@ -15,13 +15,19 @@ finite needs a second look.
 
 from __future__ import annotations
 
-import numpy as np
+import math
+from collections.abc import Callable
+from typing import Any
 
-from gradledger_server.kernels.arrays import Array
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
 
 LANES = 32
 ROWS = 32
 BLOCK = LANES * ROWS
+_LEAST = 2.0**-900  # a smaller sum may lack squares that vanished
 _BLOCKS_AT_ONCE = 256  # 2 MiB of float64
 
 
@@ -35,6 +41,23 @@ def sum_of_squares(array: Array) -> float:
     if whole < len(sums):
         sums[whole:] = _block_sums(filled(array[whole * BLOCK :]))
     return halve(sums)
+
+
+def norm(array: Any, total: Callable[[Any], float] = sum_of_squares) -> float:
+    """The Euclidean norm, float64. `total` is the array's own device's canonical sum of squares.
+
+    Where float64 squares overflow or vanish, the elements are first scaled by a power of two, on the host.
+    """
+    squares = total(array)
+    if _LEAST < squares < math.inf or (squares == 0.0 and array.dtype == np.float32):
+        return math.sqrt(squares)
+    host = array if isinstance(array, np.ndarray) else array.get()
+    largest = float(np.abs(host).max(initial=0.0))
+    if largest == 0.0 or not math.isfinite(largest):
+        return largest
+    exponent = max(math.frexp(largest)[1] - 1, -1022)
+    scaled = np.multiply(host, 2.0**-exponent, dtype=np.float64)
+    return math.sqrt(sum_of_squares(scaled)) * 2.0**exponent
 
 
 def filled(rest: Array) -> Array:

@@ -7,12 +7,15 @@ per update and casts it once. Whatever touches an array becomes a step in single
 steps only once. What is known beforehand (a choice, or a hyperparameter that is zero) is passed as it is
 and leaves no trace: adding nothing and multiplying by one are not done.
 
+`norm(x)` of an array is a scalar too, but one that is known only once the array is. A program with norms, or
+with steps that need their operands' shape, is run in stages (`stages.py`); any other is one kernel.
+
 Values are named: arrays by their letter ("w", "g", "m"), scalars "s0", "s1" …, steps "x0", "x1" ….
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,16 +41,37 @@ class Scalar(Symbol):
         if not self.operands:
             return values[self.name]
         numbers = [x.evaluate(values) if isinstance(x, Scalar) else x for x in self.operands]
-        return OPERATIONS[self.name].host(*numbers)
+        return float(OPERATIONS[self.name].host(*numbers))
+
+    def norms(self) -> Iterator[Norm]:
+        """The norms it is made of."""
+        for operand in self.operands:
+            if isinstance(operand, Scalar):
+                yield from operand.norms()
+
+
+@dataclass(frozen=True, slots=True)
+class Norm(Scalar):
+    """The Euclidean norm of the array called `of`."""
+
+    of: str = ""
+
+    def norms(self) -> Iterator[Norm]:
+        yield self
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """`result = operation(operands)`, element by element."""
+    """`result = operation(operands)`, element by element unless it is `shaped`."""
 
     result: str
     operation: str
     operands: tuple[str, ...]
+
+    @property
+    def shaped(self) -> bool:
+        """Whether it needs its operands' shape and all of their elements."""
+        return OPERATIONS[self.operation].shaped
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # equal only to itself, so that it can key a cache of kernels
@@ -70,8 +94,19 @@ class Program:
         pairs = zip(("out", *self.slots), self.results, strict=True)
         return tuple((target, value) for target, value in pairs if target != value)
 
+    @property
+    def norms(self) -> tuple[Norm, ...]:
+        """The norms its scalars need, each once."""
+        every = (norm for scalar in self.scalars.values() for norm in norms_of(scalar))
+        return tuple(dict.fromkeys(every))
+
+    @property
+    def staged(self) -> bool:
+        """Whether it needs whole tensors: their norms or shapes. If not, it is a single kernel."""
+        return bool(self.norms) or any(step.shaped for step in self.steps)
+
     def evaluate(self, values: Mapping[str, float]) -> tuple[float, ...]:
-        """The scalars a kernel needs, float64, from t, lr and the hyperparameters."""
+        """The scalars a kernel needs, float64, from t, lr, the hyperparameters and the norms by name."""
         return tuple(x.evaluate(values) if isinstance(x, Scalar) else x for x in self.scalars.values())
 
 
@@ -109,12 +144,19 @@ class Array(Symbol):
     name: str
 
     def record(self, operation: str, operands: tuple[Any, ...]) -> Any:
-        if OPERATIONS[operation].numpy is None:
+        if operation == "norm":
+            return Norm(f"|{self.name}|", of=self.name)
+        if OPERATIONS[operation].numpy is None and not OPERATIONS[operation].shaped:
             raise TypeError(
                 f"an array cannot be used in {operation!r}: it is not the same bits on every backend"
             )
         plain = _simplified(operation, operands)
         return self.tape.step(operation, operands) if plain is None else plain
+
+
+def norms_of(scalar: Scalar | float) -> Iterator[Norm]:
+    """The norms a scalar is made of; a number has none."""
+    return scalar.norms() if isinstance(scalar, Scalar) else iter(())
 
 
 def _simplified(operation: str, operands: tuple[Any, ...]) -> Any:
@@ -151,10 +193,12 @@ def trace(
 
 def _without_dead_steps(name: str, slots: tuple[str, ...], tape: Tape, results: tuple[str, ...]) -> Program:
     steps = [Step(result, operation, operands) for (operation, operands), result in tape.steps.items()]
+    normed = {ref: [norm.of for norm in norms_of(scalar)] for scalar, ref in tape.scalars.items()}
     needed = set(results)
     for step in reversed(steps):
         if step.result in needed:
             needed.update(step.operands)
+            needed.update(of for operand in step.operands for of in normed.get(operand, ()))
     return Program(
         name=name,
         slots=slots,

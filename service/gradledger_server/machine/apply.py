@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,10 +16,12 @@ from gradledger_server.blocks import Blocks
 from gradledger_server.entries import Configure, Create, Delete, Entry, Metric, Push, Tensors, Upload
 from gradledger_server.kernels.device import Device
 from gradledger_server.machine import spec as specs
-from gradledger_server.machine.gradient import Gradient, Run, Stretch, gather
+from gradledger_server.machine.gradient import Gradient, Stretch, cut, gather, length
 from gradledger_server.machine.metrics import heed
 from gradledger_server.machine.model import Model
 from gradledger_server.machine.receipts import Receipt, identity_of
+from gradledger_server.machine.step import Update
+from gradledger_server.optim import chain
 
 
 def begin(entry: Create, device: Device, blocks: Blocks) -> Model:
@@ -61,64 +64,85 @@ def apply(model: Model, offset: int, entry: Entry, gradient: Gradient | None = N
 
 
 def _push(model: Model, offset: int, push: Push, gradient: Gradient) -> Receipt:
-    lr = model.lr
-    _advance_arenas(model, [part for part in gradient if isinstance(part, Stretch)])
-    for part in gradient:
-        if not isinstance(part, Stretch):
-            model.tables[part.table.name].advance(part, lr=model.rate(part.table.group))
-    receipt = _receipt(model, offset, push, lr)
-    model.step += 1
-    model.uploaded = None
+    update, receipt = Update(offset, model.step, push.grad_norm), _receipt(model, offset, push)
+    if (accumulation := model.accumulation) is None:
+        receipt = _update(model, gradient, update, receipt)
+    else:
+        settings = model.spec.transforms["accumulate"]
+        accumulation.add(_stretches(gradient), push.weight if settings["weighted"] else 1.0)
+        if accumulation.pushes >= settings["every"]:
+            mean = accumulation.close()
+            update = replace(update, norm=length(mean, model.device))
+            receipt = _update(model, mean, update, receipt)
+            accumulation.clear()
     if (identity := identity_of(push)) is not None:
         model.receipts.record(identity, push.digest, receipt)
     return receipt
 
 
-def _advance_arenas(model: Model, stretches: Sequence[Stretch]) -> None:
+def _update(model: Model, gradient: Gradient, update: Update, receipt: Receipt) -> Receipt:
+    """The model's next step; the receipt of the push that made it."""
+    clip_factor = chain.clip_factor(model.spec.transforms, update.norm)
+    receipt = replace(receipt, fate="applied", step=model.step + 1, lr=model.lr, clip_factor=clip_factor)
+    _advance_arenas(model, _stretches(gradient), update)
+    for part in gradient:
+        if not isinstance(part, Stretch):
+            lr = model.rate(part.table.group)
+            model.tables[part.table.name].advance(part, lr=lr, update=update)
+    model.step += 1
+    model.uploaded = None
+    return receipt
+
+
+def _advance_arenas(model: Model, stretches: Sequence[Stretch], update: Update) -> None:
     if not stretches:  # rows of tables alone: the published block stays as it is
         return
     after = model.weights.begin()
     for stretch in stretches:
-        for part in _same_count(model, stretch):
-            _advance(model, part, after)
+        for part in _parts(model, stretch):
+            _advance(model, part, after, update)
     model.weights.finish(after, [stretch.run for stretch in stretches])
 
 
-def _advance(model: Model, stretch: Stretch, after: Sequence[object]) -> None:
+def _stretches(gradient: Gradient) -> list[Stretch]:
+    """The gradient without the rows of tables."""
+    return [part for part in gradient if isinstance(part, Stretch)]
+
+
+def _advance(model: Model, stretch: Stretch, after: Sequence[object], update: Update) -> None:
     run, step = stretch.run, model.steps[stretch.run.arena]
-    here = slice(run.start, run.stop)
+    here, places = slice(run.start, run.stop), model.slot_places[run.arena]
     model.updates[run.first : run.last] += 1
+    shape = model.layout.places[run.first].tensor.shape
     step.advance(
         after[run.arena][here],  # type: ignore[index]  # arrays of the device
         model.weights.arenas[run.arena][here],
         model.device.to_device(stretch.values),
-        [slot[here] for slot in model.slots[run.arena]],
+        [
+            slot[places.here(name, run.first, run.last)]
+            for name, slot in zip(places.names, model.slots[run.arena], strict=True)
+        ],
         t=int(model.updates[run.first]),
         lr=model.rate(model.layout.arenas[run.arena].group),
+        update=update,
+        start=run.start,
+        shapes=[shape, shape, *(places.shape(name, run.first) for name in places.names)],
     )
 
 
-def _same_count(model: Model, stretch: Stretch) -> list[Stretch]:
-    """The stretch in parts whose tensors have been updated equally often: t is one number per kernel call."""
-    run = stretch.run
-    counts = model.updates[run.first : run.last]
-    if run.last - run.first == 1:
-        return [stretch]
-    edges = run.first + 1 + np.flatnonzero(np.diff(counts))
-    if not edges.size:
-        return [stretch]
-    parts, first = [], run.first
-    for last in (*(int(edge) for edge in edges), run.last):
-        start, stop = model.layout.places[first].start, model.layout.places[last - 1].stop
-        values = stretch.values[start - run.start : stop - run.start]
-        parts.append(Stretch(Run(run.arena, start, stop, first, last), values))
-        first = last
-    return parts
+def _parts(model: Model, stretch: Stretch) -> list[Stretch]:
+    """The stretch as it may be advanced in one go: tensor by tensor, or as far as tensors share their t."""
+    whole = stretch.run
+    apart = model.steps[whole.arena].way.whole
+    return [
+        Stretch(run, stretch.values[run.start - whole.start : run.stop - whole.start])
+        for run in cut(model.layout, whole, np.arange(len(model.updates)) if apart else model.updates)
+    ]
 
 
 def _fill(model: Model, tensors: Tensors) -> None:
     values = gather(model.layout, tensors, model.blocks)
-    stretches = [part for part in values if isinstance(part, Stretch)]
+    stretches = _stretches(values)
     after = model.weights.begin()
     for stretch in stretches:
         after[stretch.run.arena][stretch.run.start : stretch.run.stop] = model.device.to_device(
@@ -131,15 +155,16 @@ def _fill(model: Model, tensors: Tensors) -> None:
     model.missing -= set(tensors.table)
 
 
-def _receipt(model: Model, offset: int, push: Push, lr: float) -> Receipt:
+def _receipt(model: Model, offset: int, push: Push) -> Receipt:
+    """Of a push that has made no step yet."""
     return Receipt(
-        fate="applied",
-        step=model.step + 1,
+        fate="accumulated",
+        step=model.step,
         offset=offset,
         base=push.base,
         staleness=None if push.base is None else model.step - push.base,
-        lr=lr,
-        clip_factor=1.0,
+        lr=None,
+        clip_factor=None,
         grad_norm=push.grad_norm,
         durability=push.durability,
         worker=push.worker,

@@ -7,7 +7,7 @@ and widened into a scratch block, run by run. Rows of tables come behind the run
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -114,7 +114,34 @@ def norm(layout: Layout, gradient: Gradient, reducer: Reducer) -> float:
             _refuse_non_finite(layout, part)
         else:
             row_gradient.refuse_non_finite(part)
-    # Finite numbers whose squares overflow float64: scale first, as BLAS' nrm2 does.
+    return _scaled_norm(gradient, reducer)
+
+
+def length(gradient: Sequence[Stretch], reducer: Reducer) -> float:
+    """The same norm of what nobody can refuse any more; infinite if a number is not finite."""
+    total = sum(reducer.sum_of_squares(stretch.values) for stretch in gradient)
+    if math.isfinite(total):
+        return math.sqrt(total)
+    finite = all(np.isfinite(stretch.values).all() for stretch in gradient)
+    return _scaled_norm(gradient, reducer) if finite else math.inf
+
+
+def cut(layout: Layout, run: Run, facts: NDArray[Any]) -> Iterator[Run]:
+    """The run in parts whose tensors share one fact; `facts` has one for each tensor in wire order."""
+    if run.last - run.first == 1:
+        yield run
+        return
+    edges = (run.first + 1 + np.flatnonzero(np.diff(facts[run.first : run.last]))).tolist()
+    first = run.first
+    for last in (*edges, run.last):
+        start = run.start if first == run.first else layout.places[first].start
+        stop = run.stop if last == run.last else layout.places[last - 1].stop
+        yield Run(run.arena, start, stop, first, last)
+        first = last
+
+
+def _scaled_norm(gradient: Gradient, reducer: Reducer) -> float:
+    """Of finite numbers whose squares overflow float64: scaled first, as BLAS' nrm2 does."""
     largest = max(float(np.abs(stretch.values).max(initial=0.0)) for stretch in gradient)
     scaled = (np.divide(stretch.values, largest, dtype=np.float64) for stretch in gradient)
     return largest * math.sqrt(sum(map(reducer.sum_of_squares, scaled)))

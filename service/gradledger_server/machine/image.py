@@ -1,8 +1,8 @@
 """The whole state as tensors and facts: what a snapshot holds and GET …/state shows.
 
-Tensors are named `param/<name>`, `<slot>/<name>` and `t/<name>`, so a snapshot is a safetensors file that any
-tool can open; the facts (spec, step, receipts) go beside it as JSON. Of a table there are the rows that were
-touched, in the order of their first touch, and `rows/<name>` says which they are.
+Tensors are named `param/<name>`, `<slot>/<name>`, `accumulated/<name>` and `t/<name>`, so a snapshot is a
+safetensors file that any tool can open; the facts (spec, step, receipts) go beside it as JSON. Of a table
+there are the rows that were touched, in the order of their first touch; `rows/<name>` says which they are.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gradledger_server.blocks import Blocks
 from gradledger_server.dtypes import widen
 from gradledger_server.entries import Json, Tensors
 from gradledger_server.errors import MalformedRecord
-from gradledger_server.kernels.device import Device
+from gradledger_server.kernels.device import Array, Device
 from gradledger_server.machine.metrics import MetricReceipts
 from gradledger_server.machine.model import Model
 from gradledger_server.machine.receipts import Receipts
@@ -43,13 +43,10 @@ def copy(model: Model) -> Image:
     layout = model.layout
     tensors = [(f"param/{name}", dtype, shape) for name, dtype, shape in layout.signature]
     parts: list[np.ndarray[Any, Any]] = [model.weights.publish()]
-    for arena, step, slots in zip(layout.arenas, model.steps, model.slots, strict=True):
-        for slot, values in zip(step.program.slots, slots, strict=True):
-            tensors += [
-                (f"{slot}/{name}", dtype, shape)
-                for name, dtype, shape in layout.signature[arena.first : arena.last]
-            ]
-            host = model.blocks.take(arena.nbytes)
+    for index, arena in enumerate(layout.arenas):
+        for slot, values in _kept(model, index):
+            tensors += model.slot_places[index].tensors(slot)
+            host = model.blocks.take(values.nbytes)
             model.device.to_host(values, host.view(arena.numpy_dtype))
             parts.append(host)
     tensors += [(f"t/{name}", "I64", ()) for name, _, _ in layout.signature]
@@ -67,6 +64,7 @@ def copy(model: Model) -> Image:
         "receipts": model.receipts.dump(),
         "metrics": model.metrics.dump(),
         "watches": [[group, *asdict(watch).values()] for group, watch in model.watches.items()],
+        "accumulation": model.accumulation and model.accumulation.facts(),
     }
     return Image(facts, tensors, parts)
 
@@ -84,18 +82,27 @@ def restore(facts: Json, tensors: Tensors, device: Device, blocks: Blocks) -> Mo
     model.receipts = Receipts.load(facts["receipts"])
     model.metrics = MetricReceipts.load(facts["metrics"])
     model.watches = {group: Watch(*seen) for group, *seen in facts["watches"]}
+    if model.accumulation:
+        model.accumulation.restore(facts["accumulation"])
     return model
+
+
+def _kept(model: Model, arena: int) -> list[tuple[str, Array]]:
+    """What is kept of an arena besides its weights, by the name it has in front of each tensor's."""
+    kept = list(zip(model.slot_places[arena].names, model.slots[arena], strict=True))
+    return [*kept, ("accumulated", model.accumulation.means[arena])] if model.accumulation else kept
 
 
 def _fill(model: Model, tensors: Tensors) -> None:
     arenas = model.weights.begin()
     for place in model.layout.places:
         arena = model.layout.arenas[place.arena]
-        here = slice(place.start, place.stop)
-        targets = [("param", arenas[place.arena])]
-        targets += zip(model.steps[place.arena].program.slots, model.slots[place.arena], strict=True)
-        for prefix, target in targets:
+        slots, index = model.slot_places[place.arena], place.index
+        for prefix, target in [("param", arenas[place.arena]), *_kept(model, place.arena)]:
+            if not slots.has(prefix, index):
+                continue
             raw = tensors[f"{prefix}/{place.tensor.name}"]
+            here = slots.here(prefix, index, index + 1)
             target[here] = model.device.to_device(widen(raw, arena.dtype, arena.numpy_dtype))
         model.updates[place.index] = int.from_bytes(tensors[f"t/{place.tensor.name}"], "little", signed=True)
     model.weights.finish(arenas, [])

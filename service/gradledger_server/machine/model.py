@@ -10,18 +10,20 @@ from gradledger_server.entries import Json
 from gradledger_server.kernels.cpu import CpuDevice
 from gradledger_server.kernels.device import Device
 from gradledger_server.machine import spec as specs
+from gradledger_server.machine.accumulation import Accumulation
 from gradledger_server.machine.metrics import MetricReceipts, Watches, carried
 from gradledger_server.machine.receipts import Receipts
+from gradledger_server.machine.slots import SlotPlaces
 from gradledger_server.machine.step import Step
 from gradledger_server.machine.table import Table
 from gradledger_server.machine.weights import Array, Weights
-from gradledger_server.optim import catalog
 from gradledger_server.optim.schedules.catalog import learning_rate
 
 
 class Model:
     """Mutable state, owned by whoever holds the model's lock.
 
+    `accumulation` holds pushes that have made no step yet, if the spec asks for it.
     `updates[i]` counts the updates of tensor i in wire order (its t); `step` counts the model's;
     `missing` names the tensors that have no values yet. `origin` tells this creation from any other;
     `uploaded` is the digest of the values as uploaded while no push has moved them. `watches` are what
@@ -39,17 +41,22 @@ class Model:
         self.spec = specs.read(expanded)
         self.configure(self.spec)
         self.weights = Weights(self.layout, device, blocks)
+        self.slot_places = [
+            SlotPlaces(self.layout, arena, self.spec.groups[arena.group]) for arena in self.layout.arenas
+        ]
         self.slots: list[list[Array]] = [
             [
-                device.full(arena.size, arena.numpy_dtype, start)
-                for start in catalog.slot_starts(self.spec.groups[arena.group].optimizer).values()
+                device.full(places.size(slot), arena.numpy_dtype, start)
+                for slot, start in self.spec.groups[arena.group].slot_starts.items()
             ]
-            for arena in self.layout.arenas
+            for arena, places in zip(self.layout.arenas, self.slot_places, strict=True)
         ]
         self.tables |= {
             name: Table(declared, self.spec.groups[declared.group], self.host)
             for name, declared in self.layout.tables.items()
         }
+        accumulates = "accumulate" in self.spec.transforms
+        self.accumulation = Accumulation(self.layout, device) if accumulates else None
         self.updates: NDArray[np.int64] = np.zeros(len(self.layout.places), np.int64)
         self.step = 0
         self.missing = {place.tensor.name for place in self.layout.places}
@@ -63,7 +70,8 @@ class Model:
         self.spec = spec
         self.layout = spec.layout
         self.steps = [
-            Step.of(spec.groups[arena.group], arena.numpy_dtype, self.device) for arena in spec.layout.arenas
+            Step.of(spec.groups[arena.group], index, arena.numpy_dtype, self.device)
+            for index, arena in enumerate(spec.layout.arenas)
         ]
         for name, table in self.tables.items():
             table.configure(spec.groups[spec.layout.tables[name].group], self.host)
@@ -81,8 +89,8 @@ class Model:
 
     @property
     def nbytes(self) -> int:
-        """Bytes held of parameters and slots."""
-        arenas = sum(
-            arena.nbytes * len(slots) for arena, slots in zip(self.layout.arenas, self.slots, strict=True)
-        )
-        return self.layout.nbytes + arenas + sum(table.nbytes for table in self.tables.values())
+        """Bytes held of parameters, slots and pushes accumulated."""
+        accumulated = self.accumulation.nbytes if self.accumulation else 0
+        slots = sum(int(slot.nbytes) for slots in self.slots for slot in slots)
+        tables = sum(table.nbytes for table in self.tables.values())
+        return self.layout.nbytes + accumulated + slots + tables

@@ -20,7 +20,11 @@ KEYS_KEPT_ENTRIES = 11_000
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """The fate of one push. `lr` is the model's own; groups may use another. Norms before clipping."""
+    """The fate of one push: "applied" and the step it made, or "accumulated" for one to come.
+
+    `lr` is the model's own; groups may use another. `grad_norm` is the push's, before clipping; `clip_factor`
+    is what clipping by global norm did to it, or to the mean of the pushes it completed.
+    """
 
     fate: str
     step: int

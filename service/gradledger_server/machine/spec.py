@@ -16,9 +16,16 @@ from typing import Any
 from gradledger_server.entries import Json
 from gradledger_server.errors import InvalidName, InvalidSpec
 from gradledger_server.machine.layout import Declared, Layout
-from gradledger_server.machine.tables import DeclaredTable, expand_table, require_room, require_rule_by_row
-from gradledger_server.optim import catalog
+from gradledger_server.machine.tables import (
+    DeclaredTable,
+    expand_table,
+    require_room,
+    require_rule_by_row,
+    require_transforms_by_row,
+)
+from gradledger_server.optim import catalog, chain, transform_spec
 from gradledger_server.optim.schedules.catalog import expand_schedule
+from gradledger_server.optim.transforms import AVERAGES
 
 PARAMETER_DTYPES = ("F32", "F64")
 MAX_TENSORS = 20_000
@@ -34,6 +41,16 @@ class Group:
     match: str
     optimizer: Json
     schedule: Json
+    transforms: Json
+
+    @property
+    def slot_starts(self) -> Mapping[str, float]:
+        """Its tensors' slots, in order, with the number their elements start from."""
+        return chain.slot_starts(self.optimizer, self.transforms)
+
+    def slot_shapes(self, shape: tuple[int, ...]) -> Mapping[str, tuple[int, ...]]:
+        """The shape of each slot that a tensor of this shape has."""
+        return chain.slot_shapes(self.optimizer, self.transforms, shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +61,22 @@ class Spec:
     layout: Layout
     json: Json
 
+    @property
+    def transforms(self) -> Json:
+        """The model's own."""
+        own: Json = self.json["transforms"]
+        return own
+
 
 def read(expanded: Json) -> Spec:
     """The typed form of an expanded spec, as `expand` wrote it."""
-    default = Group("*", expanded["optimizer"], expanded["schedule"])
-    groups = (*(Group(g["match"], g["optimizer"], g["schedule"]) for g in expanded["groups"]), default)
+    everywhere = expanded["transforms"]
+    groups = tuple(
+        Group(
+            g["match"], g["optimizer"], g["schedule"], transform_spec.effective(g["transforms"], everywhere)
+        )
+        for g in (*expanded["groups"], {"match": "*", **expanded})
+    )
     dense, tables = [], []
     for name, facts in expanded["parameters"].items():
         declared = (name, tuple(facts["shape"]), facts["dtype"], _group_of(name, groups))
@@ -79,12 +107,13 @@ def expand(
     for name, (shape, dtype) in parameters.items():
         check_tensor(name, shape, dtype)
     tables = tables or {}
-    base = given.get("optimizer") or {}
+    base, transforms = given.get("optimizer") or {}, given.get("transforms") or {}
     expanded = {
         "optimizer": catalog.expand_optimizer(base, where="optimizer"),
         "schedule": expand_schedule(given.get("schedule"), where="schedule"),
+        "transforms": transform_spec.expand(transforms, where="transforms"),
         "groups": [
-            _expand_group(group, base, given.get("schedule"), f"groups[{index}]")
+            _expand_group(group, base, given.get("schedule"), transforms, f"groups[{index}]")
             for index, group in enumerate(given.get("groups") or ())
         ],
         "sync": SYNC,
@@ -99,27 +128,29 @@ def expand(
     }
     spec = read(expanded)
     _refuse_idle_groups(spec)
+    _refuse_unfit_tensors(spec)
     require_room(spec.layout.tables)
     for table in spec.layout.tables.values():
-        require_rule_by_row(table.name, spec.groups[table.group].optimizer["rule"])
+        group = spec.groups[table.group]
+        require_rule_by_row(table.name, group.optimizer["rule"])
+        require_transforms_by_row(table.name, group.transforms)
     return spec
 
 
 def reconfigure(spec: Spec, change: Json) -> Spec:
-    """The spec after a PATCH: `optimizer` fields overlay the present ones, `schedule` and `groups` replace.
+    """The spec after a PATCH: `optimizer` and `transforms` overlay the present ones, `schedule` and `groups`
+    replace.
 
-    A group follows the model's optimizer in whatever it did not have otherwise.
+    A group follows the model in whatever it did not have otherwise.
 
     Raises InvalidSpec if the change would need other slots or move a tensor to another arena.
     """
     present = spec.json
     optimizer = _overlay(present["optimizer"], change.get("optimizer") or {}, "optimizer")
     schedule = change["schedule"] if "schedule" in change else present["schedule"]
-    given = {
-        "optimizer": optimizer,
-        "schedule": schedule,
-        "groups": change["groups"] if "groups" in change else _following(present, optimizer, schedule),
-    }
+    transforms = transform_spec.overlay(present["transforms"], change.get("transforms") or {})
+    given = {"optimizer": optimizer, "schedule": schedule, "transforms": transforms}
+    given["groups"] = change["groups"] if "groups" in change else _following(present, given)
     declared = {name: (tuple(f["shape"]), f["dtype"]) for name, f in present["parameters"].items()}
     after = expand(given, declared, present["parameters"])
     for was, now in zip(_grouped(spec), _grouped(after), strict=True):
@@ -132,7 +163,34 @@ def reconfigure(spec: Spec, change: Json) -> Spec:
                 field="groups" if before_rule == after_rule else "optimizer.rule",
                 hint="Slots belong to a rule: create a new model from the parameters to change it.",
             )
+    _refuse_other_slots(spec, after)
     return after
+
+
+def _refuse_other_slots(before: Spec, after: Spec) -> None:
+    """Refuses to add or take away what a tensor's history would have to be known for."""
+    if ("accumulate" in before.transforms) != ("accumulate" in after.transforms):
+        raise _other_slots("accumulate", "the pushes accumulated", "transforms.accumulate")
+    for place, then in zip(before.layout.places, after.layout.places, strict=True):
+        old, new = before.groups[place.tensor.group], after.groups[then.tensor.group]
+        for slot in sorted(old.slot_starts.keys() ^ new.slot_starts.keys()):
+            averages = (name for name, its in AVERAGES.items() if its == slot)
+            raise _other_slots(next(averages, slot), f"slot {slot!r} of tensor {place.tensor.name!r}")
+        had, has = (group.slot_shapes(place.tensor.shape) for group in (old, new))
+        if had != has:
+            raise InvalidSpec(
+                f"the change gives tensor {place.tensor.name!r} slots of other shapes ({had} → {has})",
+                field="optimizer",
+                hint="Slots are kept as they were created: create a new model from the parameters.",
+            )
+
+
+def _other_slots(what: str, lost: str, field: str = "transforms") -> InvalidSpec:
+    return InvalidSpec(
+        f"the change adds {what} or takes it away, and with it {lost}",
+        field=field,
+        hint="Its settings may change, but not whether it is there: create a new model from the parameters.",
+    )
 
 
 def check_model_name(name: str) -> None:
@@ -171,19 +229,22 @@ def check_tensor(name: str, shape: Sequence[int], dtype: str) -> None:
         )
 
 
-def _expand_group(group: Json, base: Json, schedule: Any, where: str) -> dict[str, Any]:
+def _expand_group(group: Json, base: Json, schedule: Any, transforms: Json, where: str) -> dict[str, Any]:
     optimizer = _overlay(base, group.get("optimizer") or {}, f"{where}.optimizer")
     own = group.get("schedule")
     return {
         "match": group["match"],
         "optimizer": catalog.expand_optimizer(optimizer, where=f"{where}.optimizer"),
         "schedule": expand_schedule(own if own is not None else schedule, where=f"{where}.schedule"),
+        "transforms": transform_spec.expand_group(
+            group.get("transforms") or {}, transforms, where=f"{where}.transforms"
+        ),
     }
 
 
-def _following(present: Json, optimizer: Json, schedule: Any) -> list[dict[str, Any]]:
+def _following(present: Json, given: Json) -> list[dict[str, Any]]:
     """The present groups, changed where they had what the model's own optimizer had."""
-    before = present["optimizer"]
+    before, optimizer = present["optimizer"], given["optimizer"]
     return [
         {
             "match": group["match"],
@@ -191,7 +252,10 @@ def _following(present: Json, optimizer: Json, schedule: Any) -> list[dict[str, 
                 name: optimizer.get(name, value) if before.get(name) == value else value
                 for name, value in group["optimizer"].items()
             },
-            "schedule": schedule if group["schedule"] == present["schedule"] else group["schedule"],
+            "schedule": given["schedule"] if group["schedule"] == present["schedule"] else group["schedule"],
+            "transforms": transform_spec.following(
+                group["transforms"], present["transforms"], given["transforms"]
+            ),
         }
         for group in present["groups"]
     ]
@@ -223,4 +287,20 @@ def _refuse_idle_groups(spec: Spec) -> None:
                 f"groups[{index}].match {group.match!r} takes no tensor",
                 field=f"groups[{index}].match",
                 hint="Patterns are shell globs over whole tensor names, and the first match wins.",
+            )
+
+
+def _refuse_unfit_tensors(spec: Spec) -> None:
+    for place in spec.layout.places:
+        tensor = place.tensor
+        optimizer = spec.groups[tensor.group].optimizer
+        if (reason := catalog.refusal(optimizer, tensor.shape)) is not None:
+            name = (
+                f"groups[{tensor.group}]" if tensor.group < len(spec.groups) - 1 else "the model's optimizer"
+            )
+            raise InvalidSpec(
+                f"parameters.{tensor.name} {reason}; it falls to {name}, rule {optimizer['rule']}",
+                field=f"parameters.{tensor.name}",
+                hint=f"Give it a group of its own, such as "
+                f'{{"match": "{tensor.name}", "optimizer": {{"rule": "adamw"}}}}; the first match wins.',
             )

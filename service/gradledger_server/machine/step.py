@@ -1,33 +1,74 @@
-"""One arena's step: its group's traced rule, compiled for its dtype and given its numbers."""
+"""One arena's step: its group's chain, made ready for its dtype (`ways.py`) and given its numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from gradledger_server.kernels.device import Array, Device, Kernel
-from gradledger_server.kernels.trace import Program
+from gradledger_server.kernels.device import Array, Device
+from gradledger_server.kernels.normals import standard_normal
 from gradledger_server.machine.spec import Group
-from gradledger_server.optim import catalog, chain
+from gradledger_server.machine.ways import Shapes, Way, way
+from gradledger_server.optim import chain
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What an update knows of its push: its place in the log, the model's step so far, the whole norm."""
+
+    offset: int
+    s: int
+    norm: float
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """How one arena is advanced."""
+    """How one arena is advanced; if its way is `whole`, tensor by tensor."""
 
-    numbers: Mapping[str, float]  # the hyperparameters that are numbers
-    program: Program
-    kernel: Kernel
+    numbers: Mapping[str, float]  # the hyperparameters and settings that are numbers
+    draws: bool
+    way: Way
+    device: Device
+    arena: int
 
     @classmethod
-    def of(cls, group: Group, dtype: npt.DTypeLike, device: Device) -> Step:
-        program = chain.program(group.optimizer)
-        kernel = device.kernel(program, np.dtype(dtype))
-        return cls(catalog.numbers(group.optimizer), program, kernel)
+    def of(cls, group: Group, arena: int, dtype: np.dtype[Any], device: Device) -> Step:
+        return cls(
+            numbers=chain.numbers(group.optimizer, group.transforms),
+            draws="noise" in group.transforms,
+            way=way(group, dtype, device),
+            device=device,
+            arena=arena,
+        )
 
-    def advance(self, out: Array, w: Array, g: Array, slots: Sequence[Array], *, t: int, lr: float) -> None:
-        """Update number `t` of the elements given, at this learning rate; weights into `out`."""
-        self.kernel(out, w, g, slots, self.program.evaluate({**self.numbers, "t": t, "lr": lr}))
+    def advance(
+        self,
+        out: Array,
+        w: Array,
+        g: Array,
+        slots: Sequence[Array],
+        *,
+        t: int,
+        lr: float,
+        update: Update,
+        start: int = 0,
+        shapes: Shapes = (),
+    ) -> None:
+        """Update number `t` of the arena's elements from `start` on, at rate `lr`; new weights into `out`.
+
+        `shapes` of w, g and the slots matter if the way is whole.
+        """
+        now = chain.moment(self.numbers, t=t, s=update.s, lr=lr, norm=update.norm)
+        drawn = self._drawn(update.offset, start, out)
+        self.way(out, w, g, [*slots, *drawn], now, [*shapes, *(shapes[0] for _ in drawn)])
+
+    def _drawn(self, offset: int, start: int, like: Array) -> list[Array]:
+        """The noise of the entry at `offset`: the same for whoever replays it, in whatever parts."""
+        if not self.draws:
+            return []
+        key = int(self.numbers["noise.seed"]), offset
+        drawn = standard_normal(key, self.arena, start, like.size)
+        return [self.device.to_device(drawn.astype(like.dtype, copy=False))]

@@ -23,8 +23,8 @@ from gradledger_server.machine.reserve import reserved
 from gradledger_server.machine.row_gradient import Rows, Touched
 from gradledger_server.machine.row_step import RowStep
 from gradledger_server.machine.spec import Group
+from gradledger_server.machine.step import Update
 from gradledger_server.machine.tables import DeclaredTable
-from gradledger_server.optim import catalog
 
 Shaped = tuple[str, str, tuple[int, ...]]
 Values = NDArray[Any]  # flat, of the table's dtype
@@ -53,17 +53,17 @@ class Table:
     def configure(self, group: Group, device: Device) -> None:
         """Takes other hyperparameters of the same rule."""
         self.step = RowStep(group, self.declared.numpy_dtype, device)
-        self._starts = list(catalog.slot_starts(group.optimizer).values())
+        self._starts = list(group.slot_starts.values())
 
     @property
     def nbytes(self) -> int:
         """Bytes held of weights and slots."""
         return self.seen * self.declared.row_bytes * (1 + len(self._slots))
 
-    def advance(self, gradient: Touched, *, lr: float) -> None:
+    def advance(self, gradient: Touched, *, lr: float, update: Update) -> None:
         """Applies a push's rows at this learning rate."""
         if self.declared.mode == "dense":
-            self._advance_all(gradient, lr)
+            self._advance_all(gradient, lr, update)
             return
         assert gradient.rows is not None
         places = self._claim(gradient.rows)
@@ -74,7 +74,7 @@ class Table:
         else:
             t = self.updates = self.updates + 1
         weights, *slots = (self._numbers(held.take(places)) for held in self._all)
-        self.step.advance(weights, gradient.values, slots, t=t, lr=lr)
+        self.step.advance(weights, gradient.values, slots, t=t, lr=lr, update=update)
         for held, moved in zip(self._all, (weights, *slots), strict=True):
             np.put(held, places, moved.view(self._row))
 
@@ -122,14 +122,14 @@ class Table:
         else:
             self.updates = int(counts[0])
 
-    def _advance_all(self, gradient: Touched, lr: float) -> None:
+    def _advance_all(self, gradient: Touched, lr: float, update: Update) -> None:
         self.updates += 1
         values = gradient.values
         if gradient.rows is not None:
             values = np.zeros(self.declared.rows * self.declared.width, self.declared.numpy_dtype)
             np.put(values.view(self._row), gradient.rows, gradient.values.view(self._row))
         weights, *slots = map(self._numbers, self._all)
-        self.step.advance(weights, values, slots, t=self.updates, lr=lr)
+        self.step.advance(weights, values, slots, t=self.updates, lr=lr, update=update)
 
     @property
     def _all(self) -> tuple[Items, ...]:

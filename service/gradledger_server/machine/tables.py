@@ -27,13 +27,14 @@ from gradledger_server.dtypes import ITEM_BYTES, NUMPY_DTYPE
 from gradledger_server.entries import Json
 from gradledger_server.errors import InvalidSpec
 from gradledger_server.machine.initial import expand_initial
+from gradledger_server.optim.catalog import ELEMENTWISE
 
 MODES = ("lazy", "lazy_global_t", "dense")
 DENSE_BYTES = 64 << 20
 ROWS = 1 << 28  # a table's index takes four bytes for each row there might be
 BYTES = 1 << 38  # of a model's tables with every row seen: memory is promised for all of it, and slots
 ROWS_OF_PUSH = 1 << 20
-WHOLE_TENSOR_RULES = frozenset({"lars", "lamb", "adafactor", "muon"})
+TRANSFORMS_BY_ROW = ("clip_global_norm", "clip_value")
 SUFFIX = "#rows"
 
 
@@ -102,12 +103,24 @@ def expand_table(given: Json, name: str, shape: tuple[int, ...], dtype: str) -> 
 
 def require_rule_by_row(table: str, rule: str) -> None:
     """Raises InvalidSpec for a rule that needs the whole tensor where a push brings some rows."""
-    if rule in WHOLE_TENSOR_RULES:
+    if rule not in ELEMENTWISE:
         raise InvalidSpec(
             f"rule {rule!r} needs whole tensors; {table!r} is a table, updated row by row",
             field="optimizer.rule",
             hint='Give it another: "groups": [{"match": "emb", "optimizer": {"rule": "adagrad"}}].',
         )
+
+
+def require_transforms_by_row(table: str, transforms: Json) -> None:
+    """Raises InvalidSpec for a transform that is not the same for a row alone as for the whole table."""
+    for name in transforms:
+        if name not in TRANSFORMS_BY_ROW:
+            raise InvalidSpec(
+                f"transform {name!r} needs whole tensors; {table!r} is a table, updated row by row",
+                field=f"transforms.{name}",
+                hint=f"Tables take {' and '.join(TRANSFORMS_BY_ROW)}; a group may do without another of the "
+                f'model\'s: {{"match": "{table}", "transforms": {{"{name}": null}}}}.',
+            )
 
 
 def require_room(tables: Tables) -> None:

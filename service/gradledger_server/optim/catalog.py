@@ -8,6 +8,7 @@ All of it is derived from the signatures in `rules.py`. `schedules.catalog` is t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
@@ -16,17 +17,27 @@ from gradledger_server.errors import RuleNotFound
 from gradledger_server.optim import transforms
 from gradledger_server.optim.expansion import choose, settle, wrong
 from gradledger_server.optim.hyperparameters import FLOAT32_TINY
+from gradledger_server.optim.matrices import MATRIX_RULES, REFUSES, SLOT_SHAPES, Shape
 from gradledger_server.optim.presets import DEFAULT_PRESET, PRESETS
-from gradledger_server.optim.rules import RULES
+from gradledger_server.optim.rules import RULES as ELEMENTWISE
 from gradledger_server.optim.signatures import Facts, Setting, facts_of
+from gradledger_server.optim.trust import TRUST_RULES
 
 __all__ = [
+    "ELEMENTWISE",
+    "MATRIX_RULES",
     "PRESETS",
     "RULES",
+    "bytes_per_parameter",
     "expand_optimizer",
+    "refusal",
     "rule_facts",
+    "slot_shapes",
     "slot_starts",
 ]
+
+# By what they need to see at once: an element, a tensor's norms, or a tensor in its shape.
+RULES = {**ELEMENTWISE, **TRUST_RULES, **MATRIX_RULES}
 
 Optimizer = Mapping[str, Setting]
 
@@ -37,13 +48,14 @@ _ALIASES_OF_RULE = {"adadelta": {"eps": "eps_root"}}  # there is no outer epsilo
 
 @cache
 def rule_facts(rule: str) -> Facts:
-    """A rule's facts, with `weight_decay` among the hyperparameters of every rule. Raises RuleNotFound."""
+    """A rule's facts, with weight decay among the hyperparameters of every rule. Raises RuleNotFound."""
     if rule not in RULES:
         raise RuleNotFound(f"There is no optimizer rule {rule[:64]!r}.", rule=rule[:64], known=list(RULES))
     facts = facts_of(RULES[rule])
     hyperparameters = dict(facts.hyperparameters)
-    for name, parameter in facts_of(transforms.weight_decay).hyperparameters.items():
-        hyperparameters.setdefault(name, parameter)
+    if "weight_decay" not in hyperparameters:
+        decay = facts_of(transforms.weight_decay).hyperparameters
+        hyperparameters |= {name: its for name, its in decay.items() if name != "lr"}
     return replace(facts, hyperparameters=hyperparameters)
 
 
@@ -65,6 +77,9 @@ def expand_optimizer(given: Mapping[str, object], *, where: str) -> dict[str, Se
         of=f"rule {rule!r}",
     )
     _require_floor(settled, where=where)
+    if settled.get("weight_decay_mode") == "decoupled_abs" and settled["lr"] == 0:
+        hint = "This mode decays by what the schedule makes of lr, relative to it."
+        raise wrong(f"{where}.lr", settled["lr"], "above 0 with weight_decay_mode decoupled_abs", hint=hint)
     return {"rule": rule, "preset": preset, **settled}
 
 
@@ -79,6 +94,25 @@ def slot_starts(optimizer: Optimizer) -> dict[str, float]:
     return {
         slot: float(optimizer[start] if isinstance(start, str) else start) for slot, start in starts.items()
     }
+
+
+def slot_shapes(optimizer: Optimizer, shape: Shape) -> dict[str, Shape]:
+    """The shape of each slot a tensor of this shape has: most often its own. It may lack some of them."""
+    own = SLOT_SHAPES.get(str(optimizer["rule"]))
+    return dict.fromkeys(slot_starts(optimizer), shape) if own is None else own(optimizer, shape)
+
+
+def bytes_per_parameter(optimizer: Optimizer) -> int:
+    """Of a large float32 matrix: itself and its slots. Slots of rows and columns weigh next to nothing."""
+    side = 1 << 20
+    elements = sum(math.prod(shape) for shape in slot_shapes(optimizer, (side, side)).values())
+    return round(4 * (1 + elements / side**2))
+
+
+def refusal(optimizer: Optimizer, shape: Shape) -> str | None:
+    """Why the rule cannot take a tensor of this shape, in words that follow its name; None if it can."""
+    refuse = REFUSES.get(str(optimizer["rule"]))
+    return None if refuse is None else refuse(shape)
 
 
 def own_names(given: Mapping[str, object], *, where: str) -> dict[str, object]:

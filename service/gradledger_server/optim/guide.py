@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gradledger_server.errors import InvalidSpec, TransformNotFound
-from gradledger_server.optim import equations
-from gradledger_server.optim.catalog import PRESETS, RULES, expand_optimizer, rule_facts, slot_starts
+from gradledger_server.optim import catalog, equations
+from gradledger_server.optim.catalog import PRESETS, RULES, expand_optimizer, rule_facts
 from gradledger_server.optim.hyperparameters import SLOT_MEANINGS
 from gradledger_server.optim.prose import prose_of
 from gradledger_server.optim.signatures import Facts, Hyperparameter, Setting, facts_of
@@ -35,7 +35,9 @@ def describe(rule: str) -> dict[str, Any]:
         "notes": list(prose.notes),
         "equation": equations.of_rule(rule),
         "slots": slots,
-        "bytes_per_parameter": F32_BYTES * (1 + sum(slot["when"] is None for slot in slots)),
+        "bytes_per_parameter": catalog.bytes_per_parameter(
+            expand_optimizer({"rule": rule}, where="optimizer")
+        ),
         "sparse": {"lazy_equals_dense": prose.lazy_equals_dense, "note": prose.rows},
         "hyperparameters": json_schema(facts.hyperparameters),
         "presets": {preset: settings for preset in PRESETS if (settings := _expanded(rule, preset=preset))},
@@ -75,7 +77,7 @@ def _slots(facts: Facts) -> list[dict[str, Any]]:
     told: dict[str, dict[str, Any]] = {}
     for when, given in (("", {}), *_other_settings(facts)):
         expanded = _expanded(facts.name, **given)
-        for slot, start in slot_starts(expanded).items() if expanded else ():
+        for slot, start in catalog.slot_starts(expanded).items() if expanded else ():
             told.setdefault(
                 slot,
                 {"name": slot, "meaning": SLOT_MEANINGS[slot], "starts_at": start, "when": when or None},

@@ -85,6 +85,9 @@ Positive = Annotated[float, Bounds(0, above=True)]
 NonNegative = Annotated[float, Bounds(0)]
 Factor = Annotated[float, Bounds(0, 1, above=True)]
 Steps = Annotated[int, Bounds(1, 2**53)]
+Iterations = Annotated[int, Bounds(0, 100)]
+Dimension = Annotated[int, Bounds(0, 2**40)]
+Real = Annotated[float, Bounds(-FLOAT32_MAX)]
 
 # Of schedules.
 Size = Annotated[int, Bounds(1, 2**31)]
@@ -112,6 +115,29 @@ MEANINGS = {
     "lr_decay": "the learning rate is divided by 1 + (t-1) times this",
     "initial_accumulator": "what the sum of squares holds before the first update",
     "weight_decay": "how strongly weights are pulled towards zero",
+    "weight_decay_mode": "l2: through the gradient; decoupled: by lr times it; decoupled_abs: not by lr; "
+    "trusted: in the update whose norm is taken; first: decoupled, before anything is measured",
+    "trust": "how large an update may be, relative to the weights of its tensor",
+    "trust_eps": "added to the norm that the weights' norm is divided by",
+    "trust_norm": "parts: gradient and weight decay measured apart (paper); sum: measured as one (optax)",
+    "lr_in_velocity": "the velocity accumulates lr times the gradient, not the gradient alone",
+    "bias_correction": "divide the running means by 1 - beta^t",
+    "beta2_decay": "beta2 of update t is 1 - t^-beta2_decay",
+    "eps_mode": "clamp: the least that what eps guards may be; add: eps is added to it",
+    "eps_scale": "the least root mean square of the weights that an update is measured by",
+    "clip_threshold": "the largest root mean square an update may have before it is scaled",
+    "relative_step": "the learning rate is at most 1/sqrt(t)",
+    "factored": "last: rows and columns are the last two axes; largest: the two longest",
+    "factored_from": "keep a number per element where the shorter of the two axes is shorter than this",
+    "velocity": "ema: running mean of the gradient; sum: decayed sum; corrected: mean over 1 - momentum^t",
+    "nesterov": "look ahead: mix the gradient into the velocity once more",
+    "ns_a": "Newton-Schulz coefficient of X",
+    "ns_b": "Newton-Schulz coefficient of (X X^T) X",
+    "ns_c": "Newton-Schulz coefficient of (X X^T)^2 X",
+    "ns_steps": "Newton-Schulz iterations",
+    "rows_are": "out: matrices are [out, in], as PyTorch keeps them; in: [in, out], as JAX and Keras do",
+    "shape_scale": "width: sqrt(max(1, out/in)); rms: rms_rate * sqrt(max(out, in)); spectral: sqrt(out/in)",
+    "rms_rate": "root mean square of the update if shape_scale is rms",
     "decay_rate": "factor the learning rate shrinks by in decay_steps updates",
     "decay_steps": "updates in which the learning rate shrinks by decay_rate",
     "staircase": "shrink at whole multiples of decay_steps only",
@@ -168,4 +194,6 @@ SLOT_MEANINGS = {
     "m": "running mean of the gradient",
     "v": "running mean, or sum, of the squared gradient",
     "d": "running mean of the squared weight change",
+    "r": "running mean of the squared gradient by row",
+    "c": "running mean of the squared gradient by column",
 }

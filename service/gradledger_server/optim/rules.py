@@ -205,3 +205,7 @@ def adamw(
 RULES: dict[str, Callable[..., tuple[Value, ...]]] = {
     rule.__name__: rule for rule in (sgd, momentum, nesterov, adagrad, rmsprop, adadelta, adam, adamw)
 }
+
+# Rule → view → what its readers see, from the weight and the rule's slots by position and hyperparameters by
+# keyword, for rules whose gradients are not computed at the weights that are meant to be used.
+VIEWS: dict[str, dict[str, Callable[..., Value]]] = {}

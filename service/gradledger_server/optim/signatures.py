@@ -16,6 +16,9 @@ from gradledger_server.optim.prose import prose_of
 
 Setting = float | str | bool
 
+GIVEN = ("t", "s", "norm", "share", "multiplier")
+"""Keywords that are no settings: numbers known only when an update is made."""
+
 
 @dataclass(frozen=True, slots=True)
 class Hyperparameter:
@@ -27,10 +30,11 @@ class Hyperparameter:
     bounds: Bounds | None = None
     choices: tuple[str, ...] = ()
     items: Items | None = None
+    explained: str = ""  # here, because the name means something else elsewhere
 
     @property
     def meaning(self) -> str:
-        return MEANINGS[self.name]
+        return self.explained or MEANINGS[self.name]
 
     @property
     def allowed(self) -> str:
@@ -60,7 +64,8 @@ class Hyperparameter:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a function declares. `slots` maps each slot to the number, or hyperparameter, it starts from."""
+    """What a function declares. `slots` maps each slot to the number, or hyperparameter, it starts from;
+    `keywords` are what it is called with."""
 
     name: str
     function: Callable[..., Any]
@@ -68,6 +73,7 @@ class Facts:
     hyperparameters: Mapping[str, Hyperparameter]
     summary: str
     source: str
+    keywords: tuple[str, ...] = ()
 
 
 @cache
@@ -78,11 +84,12 @@ def facts_of(function: Callable[..., Any]) -> Facts:
     """
     hints = get_type_hints(function, include_extras=True)
     parameters = inspect.signature(function).parameters.values()
+    keywords = tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
     leading = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
     slots: dict[str, float | str] = dict.fromkeys(leading[2:], 0.0)
     settings = {}
     for parameter in parameters:
-        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name != "t":
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in GIVEN:
             default = None if parameter.default is parameter.empty else parameter.default
             settings[parameter.name] = _hyperparameter(parameter.name, hints[parameter.name], default)
     for slot in slots:
@@ -90,7 +97,7 @@ def facts_of(function: Callable[..., Any]) -> Facts:
             slots[slot] = mark.name
             settings[mark.name] = Hyperparameter(mark.name, "number", mark.default, mark.bounds)
     prose = prose_of(function)
-    return Facts(function.__name__, function, slots, settings, prose.summary, prose.source)
+    return Facts(function.__name__, function, slots, settings, prose.summary, prose.source, keywords)
 
 
 def _marks(hint: Any, kind: type[Any]) -> list[Any]:
@@ -98,14 +105,18 @@ def _marks(hint: Any, kind: type[Any]) -> list[Any]:
 
 
 def _hyperparameter(name: str, hint: Any, default: Any) -> Hyperparameter:
-    if get_origin(hint) is Literal:
-        return Hyperparameter(name, "choice", default, choices=get_args(hint))
-    if hint is bool:
-        return Hyperparameter(name, "switch", default)
+    explained = "".join(_marks(hint, str))
+    kind = getattr(hint, "__origin__", hint) if hasattr(hint, "__metadata__") else hint
+    if get_origin(kind) is Literal:
+        return Hyperparameter(name, "choice", default, choices=get_args(kind), explained=explained)
+    if kind is bool:
+        return Hyperparameter(name, "switch", default, explained=explained)
     for items in _marks(hint, Items):
-        return Hyperparameter(name, "list", default, items=items)
+        return Hyperparameter(name, "list", default, items=items, explained=explained)
     for bounds in _marks(hint, Bounds):
-        return Hyperparameter(name, "integer" if hint.__origin__ is int else "number", default, bounds)
+        return Hyperparameter(
+            name, "integer" if kind is int else "number", default, bounds, explained=explained
+        )
     raise TypeError(
         f"hyperparameter {name!r} is annotated {hint!r}, expected a kind with bounds, a Literal or bool"
     )

@@ -1,5 +1,6 @@
 """The middle of a gradient's travel: the only part that sees all stops."""
 
+from gradledger_server.machine.views import TRAIN
 from gradledger_server.replica.draft import Sender
 from gradledger_server.replica.hot import Answer, Hot
 from gradledger_server.replica.mailbox import Mailbox
@@ -9,6 +10,7 @@ from gradledger_server.replica.replica import Replica
 from gradledger_server.replica.shelf import Cadence
 
 __all__ = [
+    "TRAIN",
     "Answer",
     "Cadence",
     "Hot",

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gradledger_server.blocks import Blocks
@@ -25,7 +25,7 @@ from gradledger_server.errors import (
     SequenceGap,
 )
 from gradledger_server.kernels.device import Device
-from gradledger_server.machine import image
+from gradledger_server.machine import image, views
 from gradledger_server.machine.model import Model
 from gradledger_server.machine.receipts import Receipt
 from gradledger_server.machine.row_gradient import Rows
@@ -88,6 +88,22 @@ class Hot:
             published, held = self.published, self.model.tables[table]
             read = held.look(ids)
         return published, TableRows(held.declared, ids, read())
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """What the parameters can be seen as."""
+        return views.names(self.model.spec)
+
+    def require_view(self, name: str) -> None:
+        """Raises ViewNotFound unless the model has it."""
+        if name != views.TRAIN:
+            views.require(self.model.spec, name)
+
+    def view(self, name: str) -> Published:
+        """The parameters as the view shows them, made now, of one step. Raises ViewNotFound."""
+        with self.lock:
+            self._catch_up()
+            return replace(self.published, block=views.block(self.model, name), view=name)
 
     def copy(self) -> tuple[Published, image.Image]:
         """The whole state at one step."""

@@ -14,6 +14,7 @@ from gradledger_server.machine.layout import Layout
 from gradledger_server.machine.model import Model
 from gradledger_server.machine.row_gradient import Rows, Touched
 from gradledger_server.machine.tables import DeclaredTable
+from gradledger_server.machine.views import TRAIN
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -21,6 +22,7 @@ class Published:
     """One step's parameters: `block` holds all tensors in wire order and is never written again.
 
     Tables are not among them: nobody copies a table at each step. Their rows are read when asked for.
+    `view` says what they are: those that train, or an average.
     """
 
     epoch: str
@@ -29,10 +31,15 @@ class Published:
     header: bytes
     block: Block
     missing: frozenset[str]
+    view: str = TRAIN
 
     @property
     def etag(self) -> str:
-        return f'"{self.epoch}.{self.step}"'
+        return self.etag_of(self.view)
+
+    def etag_of(self, view: str) -> str:
+        """The version of another view of this step: no cache takes one for the other."""
+        return f'"{self.epoch}.{self.step}"' if view == TRAIN else f'"{self.epoch}.{view}.{self.step}"'
 
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
         """Every tensor in wire order, as read-only views."""

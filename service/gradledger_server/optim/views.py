@@ -1,0 +1,54 @@
+"""What readers may see in place of the weights that train: an average of them, or what a rule makes of them.
+
+A view is elementwise: `program` traces it over the same arrays as the chain, so it runs on the same kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from gradledger_server.kernels.operations import Value
+from gradledger_server.kernels.trace import Program, trace
+from gradledger_server.optim import chain
+from gradledger_server.optim.catalog import Optimizer, rule_facts
+from gradledger_server.optim.rules import VIEWS
+from gradledger_server.optim.signatures import facts_of
+from gradledger_server.optim.transforms import AVERAGES, Transforms
+
+TRAIN = "train"
+"""The weights that gradients are computed at: the view that every model has."""
+
+
+def names(optimizer: Optimizer, transforms: Transforms) -> tuple[str, ...]:
+    """The views there are besides `train`: averages by their slots, and the rule's own."""
+    averages = [slot for name, slot in AVERAGES.items() if name in transforms]
+    return (*averages, *VIEWS.get(str(optimizer["rule"]), {}))
+
+
+def program(view: str, optimizer: Optimizer, transforms: Transforms) -> Program | None:
+    """The view as a program whose new weight is what is seen; None if there is no such view here."""
+    if view not in names(optimizer, transforms):
+        return None
+    return _traced(view, str(optimizer["rule"]), tuple(chain.slot_starts(optimizer, transforms)))
+
+
+@cache
+def _traced(view: str, rule: str, slots: tuple[str, ...]) -> Program:
+    function = VIEWS.get(rule, {}).get(view)
+    scalars = () if function is None else facts_of(function).keywords
+    return trace(f"{rule}_{view}", _seen(view, rule, slots), slots=slots, scalars=scalars, known={})
+
+
+def _seen(view: str, rule: str, slots: tuple[str, ...]) -> Callable[..., tuple[Value, ...]]:
+    """The view in the form of a rule that changes no slot."""
+    function = VIEWS.get(rule, {}).get(view)
+
+    def seen(w: Value, _: Value, *arrays: Value, **given: Any) -> tuple[Value, ...]:
+        held = dict(zip(slots, arrays, strict=True))
+        if function is None:
+            return held[view], *arrays
+        return function(w, *(held[slot] for slot in rule_facts(rule).slots), **given), *arrays
+
+    return seen
