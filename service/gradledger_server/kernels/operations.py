@@ -1,8 +1,13 @@
 """The arithmetic a rule may use: one row per operation, spelt for every backend.
 
-Rows with a NumPy, LLVM and CUDA spelling work on arrays, and are only what IEEE 754 rounds correctly, so
-every backend gives the same bits. Rows without are for scalars, which the host computes in float64 before a
-kernel runs. A new operation is a row here, and a function or operator below if a rule is to write it.
+Rows with a NumPy, LLVM and CUDA spelling work on arrays, and are only what IEEE 754 rounds correctly or does
+not round at all, so every backend gives the same bits. Rows without are for scalars, which the host computes
+in float64 before a kernel runs. A new operation is a row here, and a function or operator below if a rule is
+to write it.
+
+What a library decides for itself is decided here: a comparison gives 1 or 0, and 0 where an operand is NaN;
+`maximum` and `minimum` hand a NaN on, and take the second operand where both are equal, also of two zeros;
+`sign` of either zero is 0; `ratio` is 0 where the denominator is 0.
 
 Called with symbolic values an operation records itself (`trace.py`); called with arrays or floats it
 computes, so a rule is also an ordinary function.
@@ -15,7 +20,7 @@ import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Context, Decimal
-from functools import lru_cache
+from functools import lru_cache, partial, wraps
 from typing import Any, Protocol
 
 import numpy as np
@@ -32,6 +37,12 @@ class Value(Protocol):
     def __rmul__(self, other: Any, /) -> Value: ...
     def __truediv__(self, other: Any, /) -> Value: ...
     def __rtruediv__(self, other: Any, /) -> Value: ...
+    def __gt__(self, other: Any, /) -> Any: ...
+    def __ge__(self, other: Any, /) -> Any: ...
+    def __lt__(self, other: Any, /) -> Any: ...
+    def __le__(self, other: Any, /) -> Any: ...
+    def __neg__(self) -> Value: ...
+    def __abs__(self) -> Value: ...
 
 
 # 40 digits round to the right float64 but for one case in about 10^20; nothing traps, so a tiny result is 0.
@@ -57,43 +68,38 @@ def _divide(left: float, right: float) -> float:
     return left / right
 
 
-def _greater(left: float, right: float) -> float:
-    return float(left > right)
+def _sqrt(x: float) -> float:
+    return math.sqrt(x) if x >= 0.0 else math.nan  # of a NaN too; never an exception
 
 
-def _modulo(left: float, right: float) -> float:
-    return math.nan if right == 0.0 else left % right
+def _ratio(numerator: Any, denominator: Any) -> Any:
+    with np.errstate(all="ignore"):
+        return np.where(denominator == 0, 0, numerator / denominator)
 
 
-def _lesser_of(left: Any, right: Any, out: Any = None) -> Any:
-    return _chosen(left < right, left, right, out)
+def _comparison(compare: Callable[[float, float], bool]) -> Callable[[float, float], float]:
+    return lambda left, right: float(compare(left, right))
 
 
-def _greater_of(left: Any, right: Any, out: Any = None) -> Any:
-    return _chosen(left > right, left, right, out)
+def _into(compute: Callable[..., Any]) -> Callable[..., Any]:
+    """A composition of ufuncs, taking `out` as one: its operands may be the very array written to."""
 
+    def computed(*operands: Any, out: Any = None) -> Any:
+        result = compute(*operands)
+        if out is None:
+            return result
+        out[...] = result
+        return out
 
-def _selected(condition: Any, yes: Any, no: Any, out: Any = None) -> Any:
-    return _chosen(condition != 0.0, yes, no, out)
-
-
-def _chosen(condition: Any, yes: Any, no: Any, out: Any) -> Any:
-    """NumPy's own minimum picks either zero of -0.0 and 0.0; a comparison picks the same one everywhere."""
-    if isinstance(yes, int | float) and isinstance(no, int | float):
-        return yes if condition else no
-    chosen = np.where(condition, yes, no)
-    if out is None:
-        return chosen
-    np.copyto(out, chosen)  # only now, for `out` may be one of the operands
-    return out
+    return computed
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
     """`host` computes float64 scalars; `numpy`, `llvm` and `cuda` arrays, empty if they may not use it.
 
-    The templates name the operands `{0}`, `{1}`; LLVM's also the type `{type}` and its suffix `{suffix}`. An
-    LLVM template that takes two instructions says itself what becomes of `{result}`.
+    The templates name the operands `{0}`, `{1}`. LLVM's also name the type `{type}` and its suffix
+    `{suffix}`; lines before the last define values of their own, named after `{result}`.
     """
 
     name: str
@@ -101,12 +107,26 @@ class Operation:
     numpy: Callable[..., Any] | None = None
     llvm: str = ""
     cuda: str = ""
+    latex: str = ""  # of a function `on_host`, which is a name to everybody else
 
 
-def _either(comparison: str, yes: int = 0, no: int = 1) -> str:
-    """LLVM for one operand or another: a comparison and what follows from it."""
-    choice = f"select i1 %{{result}}.if, {{type}} {{{yes}}}, {{type}} {{{no}}}"
-    return f"%{{result}}.if = fcmp {comparison}\n  %{{result}} = {choice}"
+def _compare(name: str, host: Callable[..., bool], numpy: np.ufunc, llvm: str, cuda: str) -> Operation:
+    told = f"{{result}}.is = fcmp {llvm} {{type}} {{0}}, {{1}}\nuitofp i1 {{result}}.is to {{type}}"
+    return Operation(name, _comparison(host), numpy, told, f"{{0}} {cuda} {{1}}")
+
+
+def _extreme(name: str, beats: Callable[..., Any], llvm: str, cuda: str) -> Operation:
+    """The first operand where it beats the second or is NaN, else the second."""
+    return Operation(
+        name,
+        lambda a, b: a if beats(a, b) or a != a else b,
+        _into(lambda a, b: np.where(beats(a, b) | (a != a), a, b)),
+        f"{{result}}.beats = fcmp {llvm} {{type}} {{0}}, {{1}}\n"
+        "{result}.nan = fcmp uno {type} {0}, {0}\n"
+        "{result}.first = or i1 {result}.beats, {result}.nan\n"
+        "select i1 {result}.first, {type} {0}, {type} {1}",
+        f"({{0}} {cuda} {{1}} || {{0}} != {{0}}) ? {{0}} : {{1}}",
+    )
 
 
 OPERATIONS = {
@@ -116,22 +136,62 @@ OPERATIONS = {
         Operation("subtract", operator.sub, np.subtract, "fsub {type} {0}, {1}", "{0} - {1}"),
         Operation("multiply", operator.mul, np.multiply, "fmul {type} {0}, {1}", "{0} * {1}"),
         Operation("divide", _divide, np.divide, "fdiv {type} {0}, {1}", "{0} / {1}"),
-        Operation("sqrt", math.sqrt, np.sqrt, "call {type} @llvm.sqrt.{suffix}({type} {0})", "sqrt({0})"),
+        Operation(
+            "ratio",
+            lambda a, b: 0.0 if b == 0.0 else a / b,
+            _into(_ratio),
+            "{result}.none = fcmp oeq {type} {1}, 0.0\n"
+            "{result}.over = fdiv {type} {0}, {1}\n"
+            "select i1 {result}.none, {type} 0.0, {type} {result}.over",
+            "{1} == 0 ? 0 : {0} / {1}",
+        ),
+        Operation("sqrt", _sqrt, np.sqrt, "call {type} @llvm.sqrt.{suffix}({type} {0})", "sqrt({0})"),
+        Operation("negate", operator.neg, np.negative, "fneg {type} {0}", "-{0}"),
+        Operation("abs", abs, np.absolute, "call {type} @llvm.fabs.{suffix}({type} {0})", "fabs({0})"),
+        Operation(
+            "sign",
+            lambda x: float((x > 0) - (x < 0)) if x == x else x,
+            np.sign,
+            "{result}.more = fcmp ogt {type} {0}, 0.0\n"
+            "{result}.less = fcmp olt {type} {0}, 0.0\n"
+            "{result}.nan = fcmp uno {type} {0}, {0}\n"
+            "{result}.rest = select i1 {result}.nan, {type} {0}, {type} 0.0\n"
+            "{result}.down = select i1 {result}.less, {type} -1.0, {type} {result}.rest\n"
+            "select i1 {result}.more, {type} 1.0, {type} {result}.down",
+            "{0} > 0 ? 1 : {0} < 0 ? -1 : {0} != {0} ? {0} : 0",
+        ),
+        _extreme("maximum", operator.gt, "ogt", ">"),
+        _extreme("minimum", operator.lt, "olt", "<"),
+        _compare("greater", operator.gt, np.greater, "ogt", ">"),
+        _compare("at_least", operator.ge, np.greater_equal, "oge", ">="),
+        _compare("less", operator.lt, np.less, "olt", "<"),
+        _compare("at_most", operator.le, np.less_equal, "ole", "<="),
+        Operation(
+            "where",
+            lambda condition, yes, no: yes if condition else no,
+            _into(lambda condition, yes, no: np.where(condition != 0, yes, no)),
+            "{result}.so = fcmp une {type} {0}, 0.0\nselect i1 {result}.so, {type} {1}, {type} {2}",
+            "{0} != 0 ? {1} : {2}",
+        ),
         Operation("copy", float, np.positive, "bitcast {type} {0} to {type}", "{0}"),
-        Operation(
-            "minimum", _lesser_of, _lesser_of, _either("olt {type} {0}, {1}"), "({0} < {1} ? {0} : {1})"
-        ),
-        Operation(
-            "maximum", _greater_of, _greater_of, _either("ogt {type} {0}, {1}"), "({0} > {1} ? {0} : {1})"
-        ),
-        Operation(
-            "select", _selected, _selected, _either("une {type} {0}, 0.0", 1, 2), "({0} != 0 ? {1} : {2})"
-        ),
         Operation("power", power),
-        Operation("greater", _greater),
-        Operation("modulo", _modulo),
     )
 }
+
+
+def on_host(latex: str) -> Callable[[Callable[..., float]], Callable[..., Any]]:
+    """Makes a function of scalars an operation, for rules to call; `latex` is how its value is written.
+
+    It must be pure and give the same float64 on every machine.
+    """
+
+    def registered(function: Callable[..., float]) -> Callable[..., Any]:
+        row = Operation(function.__name__, function, latex=latex)
+        if OPERATIONS.setdefault(row.name, row) is not row:
+            raise ValueError(f"there is an operation {row.name!r} already")
+        return wraps(function)(partial(call, row.name))
+
+    return registered
 
 
 class Symbol:
@@ -177,8 +237,20 @@ class Symbol:
     def __gt__(self, other: Any) -> Any:
         return call("greater", self, other)
 
-    def __mod__(self, other: Any) -> Any:
-        return call("modulo", self, other)
+    def __ge__(self, other: Any) -> Any:
+        return call("at_least", self, other)
+
+    def __lt__(self, other: Any) -> Any:
+        return call("less", self, other)
+
+    def __le__(self, other: Any) -> Any:
+        return call("at_most", self, other)
+
+    def __neg__(self) -> Any:
+        return call("negate", self)
+
+    def __abs__(self) -> Any:
+        return call("abs", self)
 
     def __bool__(self) -> bool:
         raise TypeError("a rule cannot branch on a value that changes: compute with (t > 1) instead")
@@ -204,16 +276,28 @@ def sqrt(x: Value) -> Value:
     return call("sqrt", x)  # type: ignore[no-any-return]
 
 
-def minimum(x: Value, y: Value) -> Value:
-    """The lesser one; the second if neither is."""
-    return call("minimum", x, y)  # type: ignore[no-any-return]
+def sign(x: Value) -> Value:
+    """1, 0 or -1."""
+    return call("sign", x)  # type: ignore[no-any-return]
 
 
-def maximum(x: Value, y: Value) -> Value:
-    """The greater one; the second if neither is."""
-    return call("maximum", x, y)  # type: ignore[no-any-return]
+def ratio(numerator: Value, denominator: Value) -> Value:
+    """A quotient for denominators that may be 0, and then the ratio is 0: nothing over nothing is nothing."""
+    return call("ratio", numerator, denominator)  # type: ignore[no-any-return]
 
 
-def select(condition: Value, yes: Value, no: Value) -> Value:
-    """`yes` where the condition is not zero, else `no`; what is not chosen leaves no trace, be it NaN."""
-    return call("select", condition, yes, no)  # type: ignore[no-any-return]
+def maximum(x: Any, y: Any) -> Any:
+    """The larger one, element by element; NaN if either is."""
+    return call("maximum", x, y)
+
+
+def minimum(x: Any, y: Any) -> Any:
+    """The smaller one, element by element; NaN if either is."""
+    return call("minimum", x, y)
+
+
+def where(condition: Any, yes: Any, no: Any) -> Any:
+    """`yes` where the condition holds, else `no`. A condition known beforehand leaves no trace."""
+    if isinstance(condition, int | float):
+        return yes if condition else no
+    return call("where", condition, yes, no)

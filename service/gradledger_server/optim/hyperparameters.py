@@ -73,7 +73,8 @@ MEANINGS = {
     "lr_decay": "the learning rate is divided by 1 + (t-1) times this",
     "initial_accumulator": "what the sum of squares holds before the first update",
     "weight_decay": "how strongly weights are pulled towards zero",
-    "weight_decay_mode": "l2: through the gradient; decoupled: by lr times it; decoupled_abs: not by lr",
+    "weight_decay_mode": "l2: through the gradient; decoupled: the pull is multiplied by the learning rate;"
+    " decoupled_abs: by the schedule alone",
     "decay_rate": "factor the learning rate shrinks by in decay_steps updates",
     "decay_steps": "updates in which the learning rate shrinks by decay_rate",
     "staircase": "shrink at whole multiples of decay_steps only",

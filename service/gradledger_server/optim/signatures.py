@@ -15,7 +15,7 @@ from gradledger_server.optim.hyperparameters import MEANINGS, Bounds, Starts
 
 Setting = float | str | bool
 
-GIVEN = ("t", "s", "norm", "share", "multiplier")
+GIVEN = ("t", "s", "norm", "share", "base_lr")
 """Keywords that are no settings: numbers known only when an update is made."""
 
 
@@ -59,7 +59,7 @@ class Hyperparameter:
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What a function declares. `slots` maps each slot to the number, or hyperparameter, it starts from;
-    `keywords` are what it is called with."""
+    `arrays` and `keywords` are what it is called with."""
 
     name: str
     function: Callable[..., Any]
@@ -67,6 +67,7 @@ class Facts:
     hyperparameters: Mapping[str, Hyperparameter]
     summary: str
     source: str
+    arrays: tuple[str, ...] = ()
     keywords: tuple[str, ...] = ()
 
 
@@ -92,7 +93,7 @@ def facts_of(function: Callable[..., Any]) -> Facts:
             settings[mark.name] = Hyperparameter(mark.name, "number", mark.default, mark.bounds)
     summary, _, source = (inspect.getdoc(function) or "").partition(". ")
     told = summary.rstrip("."), source.rstrip(".")
-    return Facts(function.__name__, function, slots, settings, *told, keywords)
+    return Facts(function.__name__, function, slots, settings, *told, tuple(leading), keywords)
 
 
 def _marks(hint: Any, kind: type[Any]) -> list[Any]:

@@ -17,7 +17,7 @@ from gradledger_server.machine.views import TRAIN
 class Published:
     """One step's parameters: `block` holds all tensors in wire order and is never written again.
 
-    `view` says what they are: those that train, or an average.
+    `view` is the tag of what they are: those that train, or an average.
     """
 
     epoch: str
@@ -33,7 +33,7 @@ class Published:
         return self.etag_of(self.view)
 
     def etag_of(self, view: str) -> str:
-        """The version of another view of this step: no cache takes one for the other."""
+        """The version of the view with that tag at this step: no cache takes one for the other."""
         return f'"{self.epoch}.{self.step}"' if view == TRAIN else f'"{self.epoch}.{view}.{self.step}"'
 
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
