@@ -11,7 +11,7 @@ from gradledger_server.machine.gradient import Run, cut
 from gradledger_server.machine.layout import Arena
 from gradledger_server.machine.model import Model
 from gradledger_server.machine.spec import Spec
-from gradledger_server.optim import catalog, chain, views
+from gradledger_server.optim import chain, views
 from gradledger_server.optim.views import TRAIN
 
 __all__ = ["TRAIN", "block", "names", "tag"]
@@ -70,14 +70,13 @@ def _arena(model: Model, view: str, index: int, arena: Arena) -> Array:
         model.device.kernel(program, arena.numpy_dtype),
         model.device.empty(arena.size, arena.numpy_dtype),
     )
-    lr = catalog.learning_rate(group.schedule, group.optimizer["lr"], model.step)
     numbers = chain.numbers(group.optimizer, group.transforms)
     for run in cut(model.layout, Run(index, 0, arena.size, arena.first, arena.last), model.updates):
         here, t = slice(run.start, run.stop), int(model.updates[run.first])
         if t == 0:
             seen[here] = weights[here]
             continue
-        scalars = program.evaluate(chain.moment(numbers, t=t, s=model.step, lr=lr))
+        scalars = program.evaluate(chain.moment(numbers, t=t, s=model.step, lr=numbers["lr"]))
         slots = [slot[here] for slot in model.slots[index]]
         kernel(seen[here], weights[here], weights[here], slots, scalars)
     return seen
