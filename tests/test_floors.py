@@ -30,7 +30,7 @@ FLOORS: dict[str, set[str]] = {
     "store": set(),
     "wire": set(),
     "machine": {"optim", "kernels"},
-    "optim": {"kernels.operations", "kernels.trace", "kernels.latex", "kernels.tensor"},
+    "optim": {"kernels.operations", "kernels.trace", "kernels.latex", "kernels.whole", "kernels.tensor"},
     "kernels": set(),
     "demo": set(),
     **{shared: set() for shared in SHARED},

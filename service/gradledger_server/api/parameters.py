@@ -33,11 +33,11 @@ async def pull(request: Request, model: ModelName, served: Served) -> Response:
     `If-None-Match` with the present ETag answers 304; with `Prefer: wait=20` the answer comes as soon as
     there is another step. `view` asks for an average of the weights in place of those that train.
     """
-    published, view = await _news(request, model, served)
+    published, tag = await _news(request, model, served)
     chosen = responses.choose_form(request, published.layout.nbytes, default="json")
-    if matches(published.etag_of(view), request.headers.get("if-none-match")):
-        return responses.not_modified(published, view)
-    return responses.parameters(await _seen(published, view, model, served), chosen)
+    if matches(published.etag_of(tag), request.headers.get("if-none-match")):
+        return responses.not_modified(published, tag)
+    return responses.parameters(await _seen(published, request, model, served), chosen)
 
 
 @router.get(
@@ -47,7 +47,7 @@ async def pull(request: Request, model: ModelName, served: Served) -> Response:
 )
 async def pull_tensor(request: Request, model: ModelName, tensor: str, served: Served) -> Response:
     """One tensor of one step; of a table all rows, or some: `?rows=1,5,7`."""
-    published, view = await _news(request, model, served)
+    published, tag = await _news(request, model, served)
     ids = rows.asked(request)
     if ids is not None or tensor in published.layout.tables:
         if matches(published.etag, request.headers.get("if-none-match")):
@@ -56,9 +56,9 @@ async def pull_tensor(request: Request, model: ModelName, tensor: str, served: S
     if tensor not in published.layout.by_name:
         raise TensorNotFound(f"model {model!r} has no tensor {tensor[:200]!r}", tensor=tensor[:200])
     chosen = responses.choose_form(request, published.array(tensor).nbytes, default="json")
-    if matches(published.etag_of(view), request.headers.get("if-none-match")):
-        return responses.not_modified(published, view)
-    return responses.tensor(await _seen(published, view, model, served), tensor, chosen)
+    if matches(published.etag_of(tag), request.headers.get("if-none-match")):
+        return responses.not_modified(published, tag)
+    return responses.tensor(await _seen(published, request, model, served), tensor, chosen)
 
 
 @router.put(
@@ -106,30 +106,33 @@ def body_limit(mailbox: Mailbox, served: Context) -> int:
 
 
 async def _news(request: Request, model: str, served: Context) -> tuple[Published, str]:
-    """The parameters that train, once the view asked for is another than the client has; and that view."""
+    """The parameters that train, once the view asked for is another than the client has, and its tag."""
     patience_s, known = wait_s(request), request.headers.get("if-none-match")
-    view = request.query_params.get("view", TRAIN)
 
-    async def work(mailbox: Mailbox) -> Published:
-        published = await mailbox.look()
-        mailbox.hot.require_view(view)
+    async def work(mailbox: Mailbox) -> tuple[Published, str]:
+        published, tag = await mailbox.look(), mailbox.hot.tag(_view(request))
         # Second by second: neither a client that hung up nor the end of the service waits for news.
         for _ in range(patience_s):
-            if not matches(published.etag_of(view), known):
+            if not matches(published.etag_of(tag), known):
                 break
             if served.leaving.is_set() or await request.is_disconnected():
                 break
             published = await mailbox.look_after(published.etag, 1.0)
-        return published
+            tag = mailbox.hot.tag(_view(request))
+        return published, tag
 
-    published: Published = await served.replica.on(model, work)
+    published, tag = await served.replica.on(model, work)
     published.require_values()
-    return published, view
+    return published, tag
 
 
-async def _seen(published: Published, view: str, model: str, served: Context) -> Published:
-    """The view, of this step or a later one: only the weights that train are kept ready."""
-    if view == TRAIN:
+async def _seen(published: Published, request: Request, model: str, served: Context) -> Published:
+    """The view asked for, of this step or a later one: only the weights that train are kept ready."""
+    if (view := _view(request)) == TRAIN:
         return published
     seen: Published = await served.replica.on(model, lambda mailbox: mailbox.run(lambda hot: hot.view(view)))
     return seen
+
+
+def _view(request: Request) -> str:
+    return request.query_params.get("view", TRAIN)

@@ -24,7 +24,10 @@ BLOCK_BYTES = 128 * 1024  # half a dozen arrays of this size share the cache; sm
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """One ufunc call. A place is an array's letter, "out", a scalar's name, or a scratch row's number."""
+    """One call of a ufunc, or of what serves as one.
+
+    A place is an array's letter, "out", a scalar's name, or a scratch row's number.
+    """
 
     ufunc: Callable[..., Any]
     operands: tuple[str | int, ...]

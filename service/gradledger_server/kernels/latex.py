@@ -1,7 +1,7 @@
 r"""A traced rule as LaTeX, one line per slot and one for the weight: `m_t = \beta_1 m_{t-1} + …`.
 
 What a slot or weight becomes is written once and then called by its name; so is a longer value used twice
-(`x_t`).
+(`x_t`). Functions of scalars that a rule calls come first, by their own equations.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from gradledger_server.kernels.operations import OPERATIONS
 from gradledger_server.kernels.trace import Norm, Program, Scalar, Step
 
 SYMBOLS = {
@@ -26,9 +27,25 @@ SYMBOLS = {
     "trust_eps": r"\epsilon",
     "trust": r"\zeta",
     "t": "t",
+    "base_lr": r"\eta",
+    "beta3": r"\beta_3",
+    "momentum_decay": r"\psi",
+    "threshold": r"\bar\rho",
+    "shrink": r"\eta^-",
+    "grow": r"\eta^+",
+    "min_step": r"s_{\min}",
+    "max_step": r"s_{\max}",
+    "l1": r"\lambda_1",
+    "l2": r"\lambda_2",
+    "l2_shrinkage": r"\lambda_s",
+    "beta": r"\beta",
+    "initial_accumulator": "v_0",
+    "change_factor": "B",
+    "warmup_steps": "W",
 }
+_COMPARISONS = {"greater": ">", "at_least": r"\ge", "less": "<", "at_most": r"\le"}
 _SUM, _PRODUCT, _ATOM = range(3)  # how tightly a text holds together
-_EXTRA_NAMES = "xyz"
+_EXTRA_NAMES = "xyzqbjno"  # for shared values: those that are no slot of the rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +82,14 @@ class _Speller:
         uses = Counter(operand for step in program.steps for operand in step.operands)
         uses.update(norm.of for norm in program.norms)
         shared = [ref for ref in self.steps if uses[ref] > 1 and ref not in self.defined]
-        self.defined |= {ref: f"{_EXTRA_NAMES[i]}_t" for i, ref in enumerate(shared)}
+        free = [name for name in _EXTRA_NAMES if name not in program.slots]
+        self.defined |= {ref: f"{name}_t" for ref, name in zip(shared, free, strict=False)}
 
     def lines(self) -> str:
         ordered = [ref for ref in self.steps if ref in self.defined]
         equations = [f"{self.defined[ref]} = {self.expression(self.steps[ref]).latex}" for ref in ordered]
-        return r" \\ ".join(equations)
+        told = [line for scalar in self.program.scalars.values() for line in definitions(scalar)]
+        return r" \\ ".join([*dict.fromkeys(told), *equations])
 
     def value(self, ref: str) -> Text:
         if ref in self.defined:
@@ -111,7 +130,19 @@ def scalar_text(scalar: Scalar | float, norm: Callable[[Norm], Text] | None = No
         return norm(scalar)
     if not scalar.operands:
         return Text(SYMBOLS.get(scalar.name, rf"\mathrm{{{scalar.name}}}"), _ATOM)
-    return combine(scalar.name, [scalar_text(operand, norm) for operand in scalar.operands])
+    operands = [scalar_text(operand, norm) for operand in scalar.operands]
+    if told := OPERATIONS[scalar.name].latex:
+        return Text(told.format(*(operand.latex for operand in operands)), _ATOM)
+    return combine(scalar.name, operands)
+
+
+def definitions(scalar: Scalar | float) -> list[str]:
+    """The equations of the functions the scalar calls."""
+    if not isinstance(scalar, Scalar) or not scalar.operands:
+        return []
+    inner = [told for operand in scalar.operands for told in definitions(operand)]
+    own = OPERATIONS[scalar.name].definition
+    return [*inner, own] if own else inner
 
 
 def combine(operation: str, operands: list[Text]) -> Text:
@@ -123,14 +154,12 @@ def combine(operation: str, operands: list[Text]) -> Text:
             return Text(f"{left.latex} - {right.within(_PRODUCT)}", _SUM)
         case "multiply", [left, right]:
             return Text(f"{left.within(_PRODUCT)} {right.within(_PRODUCT)}", _PRODUCT)
-        case "divide", [left, right]:
+        case (("divide" | "ratio"), [left, right]):
             return Text(rf"\frac{{{left.latex}}}{{{right.latex}}}", _PRODUCT)
         case "sqrt", [inner]:
             return Text(rf"\sqrt{{{inner.latex}}}", _ATOM)
         case "power", [base, exponent]:
             return Text(f"{base.within(_ATOM)}^{{{exponent.latex}}}", _PRODUCT)
-        case "greater", [left, right]:
-            return Text(f"[{left.latex} > {right.latex}]", _ATOM)
         case "trust_ratio", [w_norm, g_norm, times, plus]:
             above = w_norm if times.latex == "1" else combine("multiply", [times, w_norm])
             below = g_norm if plus.latex == "0" else combine("add", [g_norm, plus])
@@ -142,12 +171,19 @@ def combine(operation: str, operands: list[Text]) -> Text:
             return Text(rf"\left({whole.latex} - \mathrm{{mean}}\, {whole.within(_ATOM)}\right)", _ATOM)
         case "clipped_columns" | "clipped_rows", [_, clipped, clipping, _]:
             return Text(rf"\mathrm{{agc}}_{{{clipping.latex}}}\left({clipped.latex}\right)", _ATOM)
-        case "modulo", [left, right]:
-            return Text(rf"{left.within(_PRODUCT)} \bmod {right.within(_PRODUCT)}", _SUM)
-        case "minimum" | "maximum" as least, [left, right]:
-            return Text(rf"\{least[:3]}\left({left.latex}, {right.latex}\right)", _ATOM)
-        case "select", [condition, yes, no]:
-            cases = rf"{yes.latex} & \text{{if }} {condition.latex} \ne 0 \\ {no.latex} & \text{{else}}"
+        case "negate", [inner]:
+            return Text(f"-{inner.within(_PRODUCT)}", _SUM)
+        case "abs", [inner]:
+            return Text(rf"\left|{inner.latex}\right|", _ATOM)
+        case "sign", [inner]:
+            return Text(rf"\operatorname{{sgn}}\left({inner.latex}\right)", _ATOM)
+        case (("maximum" | "minimum"), [left, right]):
+            return Text(rf"\{operation[:3]}\left({left.latex}, {right.latex}\right)", _ATOM)
+        case (("greater" | "at_least" | "less" | "at_most"), [left, right]):
+            return Text(f"[{left.latex} {_COMPARISONS[operation]} {right.latex}]", _ATOM)
+        case "where", [condition, yes, no]:
+            held = condition.latex.removeprefix("[").removesuffix("]")
+            cases = rf"{yes.latex} & {held} \\ {no.latex} & \text{{otherwise}}"
             return Text(rf"\begin{{cases}} {cases} \end{{cases}}", _ATOM)
         case "copy", [same]:
             return same

@@ -1,8 +1,13 @@
 """The arithmetic a rule may use: one row per operation, spelt for every backend.
 
-Rows with a NumPy, LLVM and CUDA spelling work on arrays, and are only what IEEE 754 rounds correctly, so
-every backend gives the same bits. Rows without are for scalars, which the host computes in float64 before a
-kernel runs. A new operation is a row here, and a function or operator below if a rule is to write it.
+Rows with a NumPy, LLVM and CUDA spelling work on arrays, and are only what IEEE 754 rounds correctly or does
+not round at all, so every backend gives the same bits. Rows without are for scalars, which the host computes
+in float64 before a kernel runs. A new operation is a row here, and a function or operator below if a rule is
+to write it.
+
+What a library decides for itself is decided here: a comparison gives 1 or 0, and 0 where an operand is NaN;
+`maximum` and `minimum` hand a NaN on, and take the second operand where both are equal, also of two zeros;
+`sign` of either zero is 0; `ratio` is 0 where the denominator is 0.
 
 Called with symbolic values an operation records itself (`trace.py`); called with arrays or floats it
 computes, so a rule is also an ordinary function.
@@ -15,12 +20,10 @@ import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Context, Decimal
-from functools import lru_cache
+from functools import lru_cache, partial, wraps
 from typing import Any, Protocol
 
 import numpy as np
-
-from gradledger_server.kernels import reductions, units
 
 
 class Value(Protocol):
@@ -34,6 +37,12 @@ class Value(Protocol):
     def __rmul__(self, other: Any, /) -> Value: ...
     def __truediv__(self, other: Any, /) -> Value: ...
     def __rtruediv__(self, other: Any, /) -> Value: ...
+    def __gt__(self, other: Any, /) -> Any: ...
+    def __ge__(self, other: Any, /) -> Any: ...
+    def __lt__(self, other: Any, /) -> Any: ...
+    def __le__(self, other: Any, /) -> Any: ...
+    def __neg__(self) -> Value: ...
+    def __abs__(self) -> Value: ...
 
 
 # 40 digits round to the right float64 but for one case in about 10^20; nothing traps, so a tiny result is 0.
@@ -53,53 +62,41 @@ def power(base: float, exponent: float) -> float:
     return float(_WIDE.power(Decimal(base), Decimal(exponent)))
 
 
-def _divide(left: float, right: float) -> float:
+def divide(left: float, right: float) -> float:
+    """The quotient as IEEE 754 has it."""
     if right == 0.0:  # Python would raise; what is in the log always applies
-        return math.nan if left == 0.0 or left != left else math.copysign(math.inf, left)
+        return (
+            math.nan
+            if left == 0.0 or left != left
+            else math.copysign(math.inf, left) * math.copysign(1.0, right)
+        )
     return left / right
 
 
-def _norm(x: Any) -> float:
-    return reductions.norm(np.asarray(x).reshape(-1))
+def _sqrt(x: float) -> float:
+    return math.sqrt(x) if x >= 0.0 else math.nan  # of a NaN too; never an exception
 
 
-def _trust_ratio(w_norm: float, g_norm: float, times: float, plus: float) -> float:
-    return _divide(times * w_norm, g_norm + plus) if w_norm > 0.0 and g_norm > 0.0 else 1.0
+def _ratio(numerator: Any, denominator: Any) -> Any:
+    with np.errstate(all="ignore"):
+        return np.where(denominator == 0, 0, numerator / denominator)
 
 
-def _clip_factor(length: float, limit: float, eps: float) -> float:
-    return limit / (length + eps) if length + eps > limit else 1.0
+def _comparison(compare: Callable[[float, float], bool]) -> Callable[[float, float], float]:
+    return lambda left, right: float(compare(left, right))
 
 
-def _greater(left: float, right: float) -> float:
-    return float(left > right)
+def _into(compute: Callable[..., Any]) -> Callable[..., Any]:
+    """A composition of ufuncs, taking `out` as one: its operands may be the very array written to."""
 
+    def computed(*operands: Any, out: Any = None) -> Any:
+        result = compute(*operands)
+        if out is None:
+            return result
+        out[...] = result
+        return out
 
-def _modulo(left: float, right: float) -> float:
-    return math.nan if right == 0.0 else left % right
-
-
-def _lesser_of(left: Any, right: Any, out: Any = None) -> Any:
-    return _chosen(left < right, left, right, out)
-
-
-def _greater_of(left: Any, right: Any, out: Any = None) -> Any:
-    return _chosen(left > right, left, right, out)
-
-
-def _selected(condition: Any, yes: Any, no: Any, out: Any = None) -> Any:
-    return _chosen(condition != 0.0, yes, no, out)
-
-
-def _chosen(condition: Any, yes: Any, no: Any, out: Any) -> Any:
-    """NumPy's own minimum picks either zero of -0.0 and 0.0; a comparison picks the same one everywhere."""
-    if isinstance(yes, int | float) and isinstance(no, int | float):
-        return yes if condition else no
-    chosen = np.where(condition, yes, no)
-    if out is None:
-        return chosen
-    np.copyto(out, chosen)  # only now, for `out` may be one of the operands
-    return out
+    return computed
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +105,8 @@ class Operation:
 
     An operation that is `shaped` is not elementwise: `host` makes an array of NumPy arrays in their shape.
 
-    The templates name the operands `{0}`, `{1}`; LLVM's also the type `{type}` and its suffix `{suffix}`. An
-    LLVM template that takes two instructions says itself what becomes of `{result}`.
+    The templates name the operands `{0}`, `{1}`. LLVM's also name the type `{type}` and its suffix
+    `{suffix}`; lines before the last define values of their own, named after `{result}`.
     """
 
     name: str
@@ -117,13 +114,28 @@ class Operation:
     numpy: Callable[..., Any] | None = None
     llvm: str = ""
     cuda: str = ""
+    latex: str = ""  # of a function `on_host`: its value as a template over the operands' texts,
+    definition: str = ""  # and the equation that says what the value is
     shaped: bool = False
 
 
-def _either(comparison: str, yes: int = 0, no: int = 1) -> str:
-    """LLVM for one operand or another: a comparison and what follows from it."""
-    choice = f"select i1 %{{result}}.if, {{type}} {{{yes}}}, {{type}} {{{no}}}"
-    return f"%{{result}}.if = fcmp {comparison}\n  %{{result}} = {choice}"
+def _compare(name: str, host: Callable[..., bool], numpy: np.ufunc, llvm: str, cuda: str) -> Operation:
+    told = f"{{result}}.is = fcmp {llvm} {{type}} {{0}}, {{1}}\nuitofp i1 {{result}}.is to {{type}}"
+    return Operation(name, _comparison(host), numpy, told, f"{{0}} {cuda} {{1}}")
+
+
+def _extreme(name: str, beats: Callable[..., Any], llvm: str, cuda: str) -> Operation:
+    """The first operand where it beats the second or is NaN, else the second."""
+    return Operation(
+        name,
+        lambda a, b: a if beats(a, b) or a != a else b,
+        _into(lambda a, b: np.where(beats(a, b) | (a != a), a, b)),
+        f"{{result}}.beats = fcmp {llvm} {{type}} {{0}}, {{1}}\n"
+        "{result}.nan = fcmp uno {type} {0}, {0}\n"
+        "{result}.first = or i1 {result}.beats, {result}.nan\n"
+        "select i1 {result}.first, {type} {0}, {type} {1}",
+        f"({{0}} {cuda} {{1}} || {{0}} != {{0}}) ? {{0}} : {{1}}",
+    )
 
 
 OPERATIONS = {
@@ -132,29 +144,64 @@ OPERATIONS = {
         Operation("add", operator.add, np.add, "fadd {type} {0}, {1}", "{0} + {1}"),
         Operation("subtract", operator.sub, np.subtract, "fsub {type} {0}, {1}", "{0} - {1}"),
         Operation("multiply", operator.mul, np.multiply, "fmul {type} {0}, {1}", "{0} * {1}"),
-        Operation("divide", _divide, np.divide, "fdiv {type} {0}, {1}", "{0} / {1}"),
-        Operation("sqrt", math.sqrt, np.sqrt, "call {type} @llvm.sqrt.{suffix}({type} {0})", "sqrt({0})"),
+        Operation("divide", divide, np.divide, "fdiv {type} {0}, {1}", "{0} / {1}"),
+        Operation(
+            "ratio",
+            lambda a, b: 0.0 if b == 0.0 else a / b,
+            _into(_ratio),
+            "{result}.none = fcmp oeq {type} {1}, 0.0\n"
+            "{result}.over = fdiv {type} {0}, {1}\n"
+            "select i1 {result}.none, {type} 0.0, {type} {result}.over",
+            "{1} == 0 ? 0 : {0} / {1}",
+        ),
+        Operation("sqrt", _sqrt, np.sqrt, "call {type} @llvm.sqrt.{suffix}({type} {0})", "sqrt({0})"),
+        Operation("negate", operator.neg, np.negative, "fneg {type} {0}", "-{0}"),
+        Operation("abs", abs, np.absolute, "call {type} @llvm.fabs.{suffix}({type} {0})", "fabs({0})"),
+        Operation(
+            "sign",
+            lambda x: float((x > 0) - (x < 0)) if x == x else x,
+            np.sign,
+            "{result}.more = fcmp ogt {type} {0}, 0.0\n"
+            "{result}.less = fcmp olt {type} {0}, 0.0\n"
+            "{result}.nan = fcmp uno {type} {0}, {0}\n"
+            "{result}.rest = select i1 {result}.nan, {type} {0}, {type} 0.0\n"
+            "{result}.down = select i1 {result}.less, {type} -1.0, {type} {result}.rest\n"
+            "select i1 {result}.more, {type} 1.0, {type} {result}.down",
+            "{0} > 0 ? 1 : {0} < 0 ? -1 : {0} != {0} ? {0} : 0",
+        ),
+        _extreme("maximum", operator.gt, "ogt", ">"),
+        _extreme("minimum", operator.lt, "olt", "<"),
+        _compare("greater", operator.gt, np.greater, "ogt", ">"),
+        _compare("at_least", operator.ge, np.greater_equal, "oge", ">="),
+        _compare("less", operator.lt, np.less, "olt", "<"),
+        _compare("at_most", operator.le, np.less_equal, "ole", "<="),
+        Operation(
+            "where",
+            lambda condition, yes, no: yes if condition else no,
+            _into(lambda condition, yes, no: np.where(condition != 0, yes, no)),
+            "{result}.so = fcmp une {type} {0}, 0.0\nselect i1 {result}.so, {type} {1}, {type} {2}",
+            "{0} != 0 ? {1} : {2}",
+        ),
         Operation("copy", float, np.positive, "bitcast {type} {0} to {type}", "{0}"),
-        Operation(
-            "minimum", _lesser_of, _lesser_of, _either("olt {type} {0}, {1}"), "({0} < {1} ? {0} : {1})"
-        ),
-        Operation(
-            "maximum", _greater_of, _greater_of, _either("ogt {type} {0}, {1}"), "({0} > {1} ? {0} : {1})"
-        ),
-        Operation(
-            "select", _selected, _selected, _either("une {type} {0}, 0.0", 1, 2), "({0} != 0 ? {1} : {2})"
-        ),
         Operation("power", power),
-        Operation("greater", _greater),
-        Operation("norm", _norm),
-        Operation("trust_ratio", _trust_ratio),
-        Operation("clip_factor", _clip_factor),
-        Operation("centralized", units.centralized, shaped=True),
-        Operation("clipped_columns", units.clipped_columns, shaped=True),
-        Operation("clipped_rows", units.clipped_rows, shaped=True),
-        Operation("modulo", _modulo),
     )
 }
+
+
+def on_host(latex: str, definition: str) -> Callable[[Callable[..., float]], Callable[..., Any]]:
+    """Makes a function of scalars an operation, for rules to call.
+
+    `latex` is how its value is written, with `{0}` for the first argument's text, and `definition` the
+    equation that says what it is. The function must be pure and give the same float64 on every machine.
+    """
+
+    def registered(function: Callable[..., float]) -> Callable[..., Any]:
+        row = Operation(function.__name__, function, latex=latex, definition=definition)
+        if OPERATIONS.setdefault(row.name, row) is not row:
+            raise ValueError(f"there is an operation {row.name!r} already")
+        return wraps(function)(partial(call, row.name))
+
+    return registered
 
 
 class Symbol:
@@ -200,8 +247,20 @@ class Symbol:
     def __gt__(self, other: Any) -> Any:
         return call("greater", self, other)
 
-    def __mod__(self, other: Any) -> Any:
-        return call("modulo", self, other)
+    def __ge__(self, other: Any) -> Any:
+        return call("at_least", self, other)
+
+    def __lt__(self, other: Any) -> Any:
+        return call("less", self, other)
+
+    def __le__(self, other: Any) -> Any:
+        return call("at_most", self, other)
+
+    def __neg__(self) -> Any:
+        return call("negate", self)
+
+    def __abs__(self) -> Any:
+        return call("abs", self)
 
     def __bool__(self) -> bool:
         raise TypeError("a rule cannot branch on a value that changes: compute with (t > 1) instead")
@@ -227,49 +286,28 @@ def sqrt(x: Value) -> Value:
     return call("sqrt", x)  # type: ignore[no-any-return]
 
 
-def minimum(x: Value, y: Value) -> Value:
-    """The lesser one; the second if neither is."""
-    return call("minimum", x, y)  # type: ignore[no-any-return]
+def sign(x: Value) -> Value:
+    """1, 0 or -1."""
+    return call("sign", x)  # type: ignore[no-any-return]
 
 
-def maximum(x: Value, y: Value) -> Value:
-    """The greater one; the second if neither is."""
-    return call("maximum", x, y)  # type: ignore[no-any-return]
+def ratio(numerator: Value, denominator: Value) -> Value:
+    """A quotient for denominators that may be 0, and then the ratio is 0: nothing over nothing is nothing."""
+    return call("ratio", numerator, denominator)  # type: ignore[no-any-return]
 
 
-def select(condition: Value, yes: Value, no: Value) -> Value:
-    """`yes` where the condition is not zero, else `no`; what is not chosen leaves no trace, be it NaN."""
-    return call("select", condition, yes, no)  # type: ignore[no-any-return]
+def maximum(x: Any, y: Any) -> Any:
+    """The larger one, element by element; NaN if either is."""
+    return call("maximum", x, y)
 
 
-def norm(x: Value) -> float:
-    """The Euclidean norm over a whole tensor: float64, by the canonical sum of squares.
-
-    A scalar for the expressions after it; traced, it parts a rule into stages (`stages.py`).
-    """
-    return call("norm", x)  # type: ignore[no-any-return]
+def minimum(x: Any, y: Any) -> Any:
+    """The smaller one, element by element; NaN if either is."""
+    return call("minimum", x, y)
 
 
-def trust_ratio(w_norm: float, g_norm: float, *, times: float = 1.0, plus: float = 0.0) -> float:
-    """`times * w_norm / (g_norm + plus)`, or 1 if either norm is 0: how far a layer may trust its update."""
-    return call("trust_ratio", w_norm, g_norm, times, plus)  # type: ignore[no-any-return]
-
-
-def clip_factor(length: float, limit: float, eps: float = 0.0) -> float:
-    """What shortens a vector of this length to the limit: `limit / (length + eps)`, but never above 1."""
-    return call("clip_factor", length, limit, eps)  # type: ignore[no-any-return]
-
-
-def centralized(g: Value) -> Value:
-    """Less its mean over all axes but the first (`units.py`)."""
-    return call("centralized", g)  # type: ignore[no-any-return]
-
-
-def clipped_columns(w: Value, g: Value, clipping: float, eps: float) -> Value:
-    """Units, `[in, out]`, no longer than `clipping` times their weights' (`units.py`)."""
-    return call("clipped_columns", w, g, clipping, eps)  # type: ignore[no-any-return]
-
-
-def clipped_rows(w: Value, g: Value, clipping: float, eps: float) -> Value:
-    """Units, `[out, in]`, no longer than `clipping` times their weights' (`units.py`)."""
-    return call("clipped_rows", w, g, clipping, eps)  # type: ignore[no-any-return]
+def where(condition: Any, yes: Any, no: Any) -> Any:
+    """`yes` where the condition holds, else `no`. A condition known beforehand leaves no trace."""
+    if isinstance(condition, int | float):
+        return yes if condition else no
+    return call("where", condition, yes, no)

@@ -163,34 +163,36 @@ def reconfigure(spec: Spec, change: Json) -> Spec:
                 field="groups" if before_rule == after_rule else "optimizer.rule",
                 hint="Slots belong to a rule: create a new model from the parameters to change it.",
             )
-    _refuse_other_slots(spec, after)
+        _refuse_other_slots(spec.groups[place.tensor.group], after.groups[then.tensor.group])
+    _refuse_other_accumulation(spec, after)
     return after
 
 
-def _refuse_other_slots(before: Spec, after: Spec) -> None:
-    """Refuses to add or take away what a tensor's history would have to be known for."""
+def _refuse_other_slots(before: Group, after: Group) -> None:
+    """Slots are made, and filled, when a model is created."""
+    held, asked = before.slot_starts, after.slot_starts
+    if held != asked:
+        raise InvalidSpec(
+            f"the change would give the tensors of {before.match!r} other slots, or others to start from: "
+            f"{_slots(held)} → {_slots(asked)}",
+            field="transforms" if held.keys() ^ asked.keys() <= set(AVERAGES.values()) else "optimizer",
+            hint="Slots are made with the model, also those of "
+            f"{', '.join(AVERAGES)}: create a new model from the parameters to change them.",
+        )
+
+
+def _slots(starts: Mapping[str, float]) -> str:
+    return ", ".join(f"{slot} from {start:g}" for slot, start in starts.items()) or "none"
+
+
+def _refuse_other_accumulation(before: Spec, after: Spec) -> None:
+    """What is accumulated is state too, and there before the first push."""
     if ("accumulate" in before.transforms) != ("accumulate" in after.transforms):
-        raise _other_slots("accumulate", "the pushes accumulated", "transforms.accumulate")
-    for place, then in zip(before.layout.places, after.layout.places, strict=True):
-        old, new = before.groups[place.tensor.group], after.groups[then.tensor.group]
-        for slot in sorted(old.slot_starts.keys() ^ new.slot_starts.keys()):
-            averages = (name for name, its in AVERAGES.items() if its == slot)
-            raise _other_slots(next(averages, slot), f"slot {slot!r} of tensor {place.tensor.name!r}")
-        had, has = (group.slot_shapes(place.tensor.shape) for group in (old, new))
-        if had != has:
-            raise InvalidSpec(
-                f"the change gives tensor {place.tensor.name!r} slots of other shapes ({had} → {has})",
-                field="optimizer",
-                hint="Slots are kept as they were created: create a new model from the parameters.",
-            )
-
-
-def _other_slots(what: str, lost: str, field: str = "transforms") -> InvalidSpec:
-    return InvalidSpec(
-        f"the change adds {what} or takes it away, and with it {lost}",
-        field=field,
-        hint="Its settings may change, but not whether it is there: create a new model from the parameters.",
-    )
+        raise InvalidSpec(
+            "the change would begin to accumulate pushes, or end it and lose those that wait",
+            field="transforms.accumulate",
+            hint="Set every to 1 to end it, or create a new model from the parameters.",
+        )
 
 
 def check_model_name(name: str) -> None:

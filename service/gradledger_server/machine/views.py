@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from zlib import crc32
+
 from gradledger_server.blocks import Block
 from gradledger_server.errors import ViewNotFound
 from gradledger_server.kernels.device import Array
@@ -12,7 +14,7 @@ from gradledger_server.machine.spec import Spec
 from gradledger_server.optim import chain, views
 from gradledger_server.optim.views import TRAIN
 
-__all__ = ["TRAIN", "block", "names", "require"]
+__all__ = ["TRAIN", "block", "names", "tag"]
 
 
 def names(spec: Spec) -> tuple[str, ...]:
@@ -22,8 +24,19 @@ def names(spec: Spec) -> tuple[str, ...]:
     return tuple(dict.fromkeys((TRAIN, *(v for g in groups for v in views.names(g.optimizer, g.transforms)))))
 
 
-def require(spec: Spec, view: str) -> None:
-    """Raises ViewNotFound, with the views there are, unless the model has this one."""
+def tag(spec: Spec, view: str) -> str:
+    """What tells versions of this view from those of others: its name, and the hyperparameters in it if any.
+
+    Raises ViewNotFound, with the views there are, unless the model has this one.
+    """
+    if view == TRAIN:
+        return view
+    _require(spec, view)
+    settings = [views.settings(view, group.optimizer) for group in spec.groups]
+    return f"{view}-{crc32(repr(settings).encode()):08x}" if any(settings) else view
+
+
+def _require(spec: Spec, view: str) -> None:
     if view not in (there := names(spec)):
         raise ViewNotFound(
             f"the model has no view {view[:64]!r}; it has {', '.join(there)}",
@@ -37,7 +50,7 @@ def block(model: Model, view: str) -> Block:
 
     Tensors whose group has no such view, and those not updated yet, are shown as they train.
     """
-    require(model.spec, view)
+    _require(model.spec, view)
     if view == TRAIN:
         return model.weights.publish()
     seen = model.blocks.take(model.layout.nbytes)
@@ -53,15 +66,17 @@ def _arena(model: Model, view: str, index: int, arena: Arena) -> Array:
     program = views.program(view, group.optimizer, group.transforms)
     if program is None:
         return weights
-    kernel = model.device.kernel(program, arena.numpy_dtype)
-    seen, lr = model.device.empty(arena.size, arena.numpy_dtype), model.rate(arena.group)
+    kernel, seen = (
+        model.device.kernel(program, arena.numpy_dtype),
+        model.device.empty(arena.size, arena.numpy_dtype),
+    )
     numbers = chain.numbers(group.optimizer, group.transforms)
     for run in cut(model.layout, Run(index, 0, arena.size, arena.first, arena.last), model.updates):
         here, t = slice(run.start, run.stop), int(model.updates[run.first])
         if t == 0:
             seen[here] = weights[here]
             continue
-        scalars = program.evaluate(chain.moment(numbers, t=t, s=model.step, lr=lr))
+        scalars = program.evaluate(chain.moment(numbers, t=t, s=model.step, lr=numbers["lr"]))
         # A view reads averages only, which lie as the weights do; what lies otherwise is not read.
         slots = [(slot if slot.size == arena.size else weights)[here] for slot in model.slots[index]]
         kernel(seen[here], weights[here], weights[here], slots, scalars)

@@ -77,9 +77,7 @@ def moment(
 
     `t` counts this tensor's updates with this one, `s` the model's without it; `norm` is the whole push's.
     """
-    base = numbers["lr"]
-    multiplier = lr / base if base else 1.0
-    now = {"t": t, "s": t - 1 if s is None else s, "lr": lr, "norm": norm, "multiplier": multiplier}
+    now = {"t": t, "s": t - 1 if s is None else s, "lr": lr, "base_lr": numbers["lr"], "norm": norm}
     return {**numbers, **now}
 
 

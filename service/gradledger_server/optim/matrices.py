@@ -11,7 +11,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Literal
 
-from gradledger_server.kernels.operations import norm, power, sqrt
+from gradledger_server.kernels.operations import power, sqrt
+from gradledger_server.kernels.whole import norm
 from gradledger_server.kernels.tensor import Tensor
 from gradledger_server.optim.hyperparameters import (
     FLOAT32_TINY,

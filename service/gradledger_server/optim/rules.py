@@ -206,6 +206,6 @@ RULES: dict[str, Callable[..., tuple[Value, ...]]] = {
     rule.__name__: rule for rule in (sgd, momentum, nesterov, adagrad, rmsprop, adadelta, adam, adamw)
 }
 
-# Rule → view → what its readers see, from the weight and the rule's slots by position and hyperparameters by
-# keyword, for rules whose gradients are not computed at the weights that are meant to be used.
 VIEWS: dict[str, dict[str, Callable[..., Value]]] = {}
+"""Other readings of a rule's weights: rule → view → function of `w`, the slots it names, and by keyword the
+hyperparameters it names. Written with the operations rules are written with, so a view can be traced too."""

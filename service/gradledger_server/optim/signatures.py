@@ -16,7 +16,7 @@ from gradledger_server.optim.prose import prose_of
 
 Setting = float | str | bool
 
-GIVEN = ("t", "s", "norm", "share", "multiplier")
+GIVEN = ("t", "s", "norm", "share", "base_lr")
 """Keywords that are no settings: numbers known only when an update is made."""
 
 
@@ -65,7 +65,7 @@ class Hyperparameter:
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What a function declares. `slots` maps each slot to the number, or hyperparameter, it starts from;
-    `keywords` are what it is called with."""
+    `arrays` and `keywords` are what it is called with."""
 
     name: str
     function: Callable[..., Any]
@@ -73,6 +73,7 @@ class Facts:
     hyperparameters: Mapping[str, Hyperparameter]
     summary: str
     source: str
+    arrays: tuple[str, ...] = ()
     keywords: tuple[str, ...] = ()
 
 
@@ -97,7 +98,7 @@ def facts_of(function: Callable[..., Any]) -> Facts:
             slots[slot] = mark.name
             settings[mark.name] = Hyperparameter(mark.name, "number", mark.default, mark.bounds)
     prose = prose_of(function)
-    return Facts(function.__name__, function, slots, settings, prose.summary, prose.source, keywords)
+    return Facts(function.__name__, function, slots, settings, prose.summary, prose.source, tuple(leading), keywords)
 
 
 def _marks(hint: Any, kind: type[Any]) -> list[Any]:

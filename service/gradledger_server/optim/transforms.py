@@ -33,12 +33,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
-from gradledger_server.kernels.operations import Value, maximum, minimum, select, sqrt
-from gradledger_server.optim.hyperparameters import Bounds, Rate
+from gradledger_server.kernels.operations import Value, maximum, minimum, on_host, sqrt, where
+from gradledger_server.optim.hyperparameters import Bounds, NonNegative, Rate
 from gradledger_server.optim.whole_transforms import agc, centralize, clip_norm
 
 Transforms = Mapping[str, Mapping[str, Any]]
 """Transforms as an expanded spec has them: name → settings."""
+
+
+@on_host(latex=r"\left({0} \bmod {1}\right)", definition="")
+def turn(count: float, every: float) -> float:
+    """Which one of `every` turns it is: 0 for those that count."""
+    return count % every
 
 
 def accumulate(
@@ -62,11 +68,11 @@ def clip_global_norm(
     clip_eps: Annotated[
         float, Bounds(0), "added to the norm (PyTorch: 1e-6); 0 divides first, then multiplies, as Optax does"
     ] = 1e-6,
-) -> Value:
+) -> Any:
     """A push longer than max_norm is made as long as that. Pascanu, Mikolov & Bengio 2013, Algorithm 1."""
     if clip_eps == 0.0:  # known while tracing, so this is a choice between two programs
-        longer = 1 - (max_norm > norm)
-        return g / select(longer, norm, 1.0) * select(longer, max_norm, 1.0)
+        longer = norm >= max_norm
+        return g / where(longer, norm, 1.0) * where(longer, max_norm, 1.0)
     return g * minimum(1.0, max_norm / (norm + clip_eps))
 
 
@@ -75,9 +81,9 @@ def clip_value(
     g: Value,
     *,
     limit: Annotated[float, Bounds(0, above=True), "the largest magnitude an element keeps"],
-) -> Value:
+) -> Any:
     """Every element of the gradient is brought into [-limit, limit]. Mikolov 2012, PhD thesis, 3.2.2."""
-    return maximum(minimum(g, limit), 0 - limit)
+    return maximum(minimum(g, limit), -limit)
 
 
 def noise(
@@ -104,9 +110,10 @@ def lookahead(
     rate: Annotated[float, Bounds(0, 1), "how far the slow weights move towards the fast ones"] = 0.5,
 ) -> tuple[Value, Value]:
     """Every few updates the weights return to slow ones that follow them. Zhang et al. 2019, Lookahead."""
-    slow = select(t > 1, slow, before)
+    slow = where(t > 1, slow, before)
     moved = slow + rate * (w - slow)
-    return select(t % every, w, moved), select(t % every, slow, moved)
+    waits = turn(t, every)
+    return where(waits, w, moved), where(waits, slow, moved)
 
 
 def ema(
@@ -125,7 +132,7 @@ def ema(
     ] = "first",
 ) -> tuple[Value, Value]:
     """An exponential moving average of the weights. Polyak & Juditsky 1992, with a finite memory."""
-    past = select(t > 1, ema, w if start in ("first", "debiased") else before)
+    past = where(t > 1, ema, w if start in ("first", "debiased") else before)
     if start == "debiased":
         return w, past + (1 - decay) / (1 - decay**t) * (w - past)
     kept = minimum(decay, (1 + t) / (10 + t)) if start == "warmup" else decay
@@ -144,7 +151,7 @@ def polyak(
     """The mean of the weights since `after`. Polyak & Juditsky 1992; Izmailov et al. 2018, SWA."""
     late = t - 1 - after
     mean = polyak + (w - polyak) / (late / every + 1)
-    return w, select(late > 0, select(late % every, polyak, mean), w)
+    return w, where(late > 0, where(turn(late, every), polyak, mean), w)
 
 
 def weight_decay(
@@ -152,8 +159,8 @@ def weight_decay(
     g: Value,
     *,
     lr: Rate,
-    multiplier: float,
-    weight_decay: Annotated[float, Bounds(0)] = 0.0,
+    base_lr: float,
+    weight_decay: NonNegative = 0.0,
     weight_decay_mode: Literal["l2", "decoupled", "decoupled_abs"] = "l2",
 ) -> tuple[Value, Value]:
     """Weights are pulled towards zero, by a rule that has no decay of its own. Loshchilov & Hutter 2019.
@@ -163,7 +170,8 @@ def weight_decay(
     """
     if weight_decay_mode == "l2":
         return w, g + weight_decay * w
-    return (1 - (lr if weight_decay_mode == "decoupled" else multiplier) * weight_decay) * w, g
+    rate = lr if weight_decay_mode == "decoupled" else lr / base_lr
+    return (1 - rate * weight_decay) * w, g
 
 
 def _named(*functions: Callable[..., Any]) -> dict[str, Callable[..., Any]]:

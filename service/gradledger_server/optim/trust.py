@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from gradledger_server.kernels.operations import Value, norm, sqrt, trust_ratio
+from gradledger_server.kernels.operations import Value, sqrt
+from gradledger_server.kernels.whole import norm, trust_ratio
 from gradledger_server.optim.hyperparameters import Decay, NonNegative, Positive, Rate
 
 

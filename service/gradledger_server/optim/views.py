@@ -12,9 +12,9 @@ from typing import Any
 from gradledger_server.kernels.operations import Value
 from gradledger_server.kernels.trace import Program, trace
 from gradledger_server.optim import chain
-from gradledger_server.optim.catalog import Optimizer, rule_facts
+from gradledger_server.optim.catalog import Optimizer
 from gradledger_server.optim.rules import VIEWS
-from gradledger_server.optim.signatures import facts_of
+from gradledger_server.optim.signatures import Setting, facts_of
 from gradledger_server.optim.transforms import AVERAGES, Transforms
 
 TRAIN = "train"
@@ -34,21 +34,27 @@ def program(view: str, optimizer: Optimizer, transforms: Transforms) -> Program 
     return _traced(view, str(optimizer["rule"]), tuple(chain.slot_starts(optimizer, transforms)))
 
 
+def settings(view: str, optimizer: Optimizer) -> dict[str, Setting]:
+    """The hyperparameters a view is made with: when they change, so does what is seen."""
+    function = _function(view, str(optimizer["rule"]))
+    return {} if function is None else {name: optimizer[name] for name in facts_of(function).hyperparameters}
+
+
 @cache
 def _traced(view: str, rule: str, slots: tuple[str, ...]) -> Program:
-    function = VIEWS.get(rule, {}).get(view)
-    scalars = () if function is None else facts_of(function).keywords
-    return trace(f"{rule}_{view}", _seen(view, rule, slots), slots=slots, scalars=scalars, known={})
-
-
-def _seen(view: str, rule: str, slots: tuple[str, ...]) -> Callable[..., tuple[Value, ...]]:
-    """The view in the form of a rule that changes no slot."""
-    function = VIEWS.get(rule, {}).get(view)
+    function = _function(view, rule)
 
     def seen(w: Value, _: Value, *arrays: Value, **given: Any) -> tuple[Value, ...]:
+        """The view in the form of a rule that changes no slot."""
         held = dict(zip(slots, arrays, strict=True))
         if function is None:
             return held[view], *arrays
-        return function(w, *(held[slot] for slot in rule_facts(rule).slots), **given), *arrays
+        return function(w, *(held[slot] for slot in facts_of(function).arrays[1:]), **given), *arrays
 
-    return seen
+    scalars = () if function is None else facts_of(function).keywords
+    return trace(f"{rule}_{view}", seen, slots=slots, scalars=scalars, known={})
+
+
+def _function(view: str, rule: str) -> Callable[..., Value] | None:
+    """What a rule makes of its weight and the slots it names; None for an average, which is there already."""
+    return VIEWS.get(rule, {}).get(view)

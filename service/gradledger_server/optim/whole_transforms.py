@@ -10,14 +10,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from gradledger_server.kernels.operations import (
-    Value,
-    centralized,
-    clip_factor,
-    clipped_columns,
-    clipped_rows,
-    norm,
-)
+from gradledger_server.kernels.operations import Value
+from gradledger_server.kernels.whole import centralized, clip_factor, clipped_columns, clipped_rows, norm
 from gradledger_server.optim.hyperparameters import Bounds
 
 

@@ -94,16 +94,15 @@ class Hot:
         """What the parameters can be seen as."""
         return views.names(self.model.spec)
 
-    def require_view(self, name: str) -> None:
-        """Raises ViewNotFound unless the model has it."""
-        if name != views.TRAIN:
-            views.require(self.model.spec, name)
+    def tag(self, view: str) -> str:
+        """What the view's versions are told by. Raises ViewNotFound."""
+        return views.tag(self.model.spec, view)
 
     def view(self, name: str) -> Published:
         """The parameters as the view shows them, made now, of one step. Raises ViewNotFound."""
         with self.lock:
             self._catch_up()
-            return replace(self.published, block=views.block(self.model, name), view=name)
+            return replace(self.published, block=views.block(self.model, name), view=self.tag(name))
 
     def copy(self) -> tuple[Published, image.Image]:
         """The whole state at one step."""

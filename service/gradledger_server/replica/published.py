@@ -22,7 +22,7 @@ class Published:
     """One step's parameters: `block` holds all tensors in wire order and is never written again.
 
     Tables are not among them: nobody copies a table at each step. Their rows are read when asked for.
-    `view` says what they are: those that train, or an average.
+    `view` is the tag of what they are: those that train, or an average.
     """
 
     epoch: str
@@ -38,7 +38,7 @@ class Published:
         return self.etag_of(self.view)
 
     def etag_of(self, view: str) -> str:
-        """The version of another view of this step: no cache takes one for the other."""
+        """The version of the view with that tag at this step: no cache takes one for the other."""
         return f'"{self.epoch}.{self.step}"' if view == TRAIN else f'"{self.epoch}.{view}.{self.step}"'
 
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
