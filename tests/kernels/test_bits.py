@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from gradledger_server.kernels.blocked import BLOCK_BYTES, BlockedKernel
 from gradledger_server.kernels.crew import Crew
 from gradledger_server.kernels.llvm import PART_BYTES, LlvmKernel
 from gradledger_server.kernels.llvm_reductions import SumOfSquares
+from gradledger_server.kernels.trace import Program
 from gradledger_server.optim import catalog
 from tests.kernels.digest import digest
 from tests.kernels.programs import OPTIMIZERS, drawn, run, same_bits, traced
@@ -24,9 +25,17 @@ DTYPES = (np.float32, np.float64)
 CREW = Crew(3)
 
 
-def kernels(name: str, dtype: npt.DTypeLike) -> tuple[BlockedKernel, LlvmKernel, tuple[float, ...]]:
-    program, scalars = traced(name)
-    return BlockedKernel(program, np.dtype(dtype)), LlvmKernel(program, np.dtype(dtype), CREW), scalars
+@cache  # compiled once for all tests
+def compiled_kernel(program: Program, dtype: np.dtype[Any]) -> LlvmKernel:
+    return LlvmKernel(program, dtype, CREW)
+
+
+def kernels(
+    name: str, dtype: npt.DTypeLike, t: int = 3
+) -> tuple[BlockedKernel, LlvmKernel, tuple[float, ...]]:
+    program, scalars = traced(name, t)
+    kind = np.dtype(dtype)
+    return BlockedKernel(program, kind), compiled_kernel(program, kind), scalars
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -42,6 +51,37 @@ def test_every_program_at_every_boundary(name: str, dtype: npt.DTypeLike) -> Non
         assert same_bits(got["g"], arrays["g"])
 
 
+OPERATIONS: dict[str, Any] = {
+    "add": np.add,
+    "subtract": np.subtract,
+    "multiply": np.multiply,
+    "divide": np.divide,
+    "ratio": np.divide,
+    "sqrt": np.sqrt,
+    "negate": np.negative,
+    "abs": np.abs,
+    "sign": np.sign,
+    "maximum": np.maximum,
+    "minimum": np.minimum,
+    "greater": np.greater,
+    "at_least": np.greater_equal,
+    "less": np.less,
+    "at_most": np.less_equal,
+    "where": np.where,
+}
+"""What an operation comes to on ordinary numbers; `test_operations.py` has the others."""
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_first_update(name: str, dtype: npt.DTypeLike) -> None:
+    """Rules may treat t = 1 as something else."""
+    blocked, compiled, scalars = kernels(name, dtype, t=1)
+    arrays = drawn(blocked.program, 1001, dtype)
+    expected, got = run(blocked, arrays, scalars), run(compiled, arrays, scalars)
+    assert all(same_bits(got[letter], expected[letter]) for letter in arrays)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_the_blocked_kernel_is_the_rule_itself(name: str, dtype: npt.DTypeLike) -> None:
@@ -51,13 +91,12 @@ def test_the_blocked_kernel_is_the_rule_itself(name: str, dtype: npt.DTypeLike) 
     kind: type[Any] = np.dtype(dtype).type
     values: dict[str, Any] = dict(arrays)
     values |= {ref: kind(x) for ref, x in zip(program.scalars, scalars, strict=True)}
-    operations = {"add": np.add, "subtract": np.subtract, "multiply": np.multiply, "divide": np.divide}
     for step in program.steps:
         operands = [values[operand] for operand in step.operands]
         if step.operation == "copy":
             values[step.result] = np.broadcast_to(operands[0], 1000)
         else:
-            values[step.result] = (operations | {"sqrt": np.sqrt})[step.operation](*operands)
+            values[step.result] = OPERATIONS[step.operation](*operands)
     got = run(BlockedKernel(program, np.dtype(dtype)), arrays, scalars)
     for letter, ref in zip(("w", *program.slots), program.results, strict=True):
         assert same_bits(got[letter], np.ascontiguousarray(values[ref])), letter
@@ -134,10 +173,10 @@ def test_ten_million_elements(name: str, ten_million: dict[str, npt.NDArray[np.f
 
 @pytest.fixture(scope="module")
 def ten_million() -> dict[str, npt.NDArray[np.float32]]:
-    """w, g and two slots of 10^7 elements: every magnitude from denormal to 10^9."""
+    """w, g and four slots of 10^7 elements: every magnitude from denormal to 10^9."""
     generator = np.random.default_rng(7)
     arrays = {}
-    for i, name in enumerate(("w", "g", "first", "second")):
+    for i, name in enumerate(("w", "g", "first", "second", "third", "fourth")):
         exponents = generator.integers(-45, 9, 10_000_000 + 1, dtype=np.int32) if i == 1 else None
         values = generator.standard_normal(10_000_001, dtype=np.float32)
         if exponents is not None:

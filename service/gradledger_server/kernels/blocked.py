@@ -24,7 +24,10 @@ BLOCK_BYTES = 128 * 1024  # half a dozen arrays of this size share the cache; sm
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """One ufunc call. A place is an array's letter, "out", a scalar's name, or a scratch row's number."""
+    """One call of a ufunc, or of what serves as one.
+
+    A place is an array's letter, "out", a scalar's name, or a scratch row's number.
+    """
 
     ufunc: Callable[..., Any]
     operands: tuple[str | int, ...]
@@ -87,7 +90,7 @@ def plan(program: Program) -> tuple[list[Move], int]:
     return moves, rows
 
 
-def _ufunc(operation: str) -> np.ufunc:
+def _ufunc(operation: str) -> Callable[..., Any]:
     ufunc = OPERATIONS[operation].numpy
     assert ufunc is not None
     return ufunc

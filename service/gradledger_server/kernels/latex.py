@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from gradledger_server.kernels.operations import OPERATIONS
 from gradledger_server.kernels.trace import Program, Scalar, Step
 
 SYMBOLS = {
@@ -23,9 +24,25 @@ SYMBOLS = {
     "weight_decay": r"\lambda",
     "lr_decay": r"\kappa",
     "t": "t",
+    "base_lr": r"\eta",
+    "beta3": r"\beta_3",
+    "momentum_decay": r"\psi",
+    "threshold": r"\bar\rho",
+    "shrink": r"\eta^-",
+    "grow": r"\eta^+",
+    "min_step": r"s_{\min}",
+    "max_step": r"s_{\max}",
+    "l1": r"\lambda_1",
+    "l2": r"\lambda_2",
+    "l2_shrinkage": r"\lambda_s",
+    "beta": r"\beta",
+    "initial_accumulator": "v_0",
+    "change_factor": "B",
+    "warmup_steps": "W",
 }
+_COMPARISONS = {"greater": ">", "at_least": r"\ge", "less": "<", "at_most": r"\le"}
 _SUM, _PRODUCT, _ATOM = range(3)  # how tightly a text holds together
-_EXTRA_NAMES = "xyz"
+_EXTRA_NAMES = "xyzqrbkjnoc"  # for shared values: those that are no slot of the rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +70,8 @@ class _Speller:
             self.defined.setdefault(value, f"{target}_t")
         uses = Counter(operand for step in program.steps for operand in step.operands)
         shared = [ref for ref in self.steps if uses[ref] > 1 and ref not in self.defined]
-        self.defined |= {ref: f"{_EXTRA_NAMES[i]}_t" for i, ref in enumerate(shared)}
+        free = [name for name in _EXTRA_NAMES if name not in program.slots]
+        self.defined |= {ref: f"{name}_t" for ref, name in zip(shared, free, strict=False)}
 
     def lines(self) -> str:
         ordered = [ref for ref in self.steps if ref in self.defined]
@@ -93,6 +111,8 @@ def scalar_text(scalar: Scalar | float) -> Text:
         return Text(f"{scalar:g}", _ATOM)
     if not scalar.operands:
         return Text(SYMBOLS.get(scalar.name, rf"\mathrm{{{scalar.name}}}"), _ATOM)
+    if told := OPERATIONS[scalar.name].latex:
+        return Text(told, _PRODUCT)
     return combine(scalar.name, [scalar_text(operand) for operand in scalar.operands])
 
 
@@ -105,14 +125,26 @@ def combine(operation: str, operands: list[Text]) -> Text:
             return Text(f"{left.latex} - {right.within(_PRODUCT)}", _SUM)
         case "multiply", [left, right]:
             return Text(f"{left.within(_PRODUCT)} {right.within(_PRODUCT)}", _PRODUCT)
-        case "divide", [left, right]:
+        case (("divide" | "ratio"), [left, right]):
             return Text(rf"\frac{{{left.latex}}}{{{right.latex}}}", _PRODUCT)
         case "sqrt", [inner]:
             return Text(rf"\sqrt{{{inner.latex}}}", _ATOM)
         case "power", [base, exponent]:
             return Text(f"{base.within(_ATOM)}^{{{exponent.latex}}}", _PRODUCT)
-        case "greater", [left, right]:
-            return Text(f"[{left.latex} > {right.latex}]", _ATOM)
+        case "negate", [inner]:
+            return Text(f"-{inner.within(_PRODUCT)}", _SUM)
+        case "abs", [inner]:
+            return Text(rf"\left|{inner.latex}\right|", _ATOM)
+        case "sign", [inner]:
+            return Text(rf"\operatorname{{sgn}}\left({inner.latex}\right)", _ATOM)
+        case (("maximum" | "minimum"), [left, right]):
+            return Text(rf"\{operation[:3]}\left({left.latex}, {right.latex}\right)", _ATOM)
+        case (("greater" | "at_least" | "less" | "at_most"), [left, right]):
+            return Text(f"[{left.latex} {_COMPARISONS[operation]} {right.latex}]", _ATOM)
+        case "where", [condition, yes, no]:
+            held = condition.latex.removeprefix("[").removesuffix("]")
+            cases = rf"{yes.latex} & {held} \\ {no.latex} & \text{{otherwise}}"
+            return Text(rf"\begin{{cases}} {cases} \end{{cases}}", _ATOM)
         case "copy", [same]:
             return same
     raise ValueError(f"no LaTeX for operation {operation!r}")

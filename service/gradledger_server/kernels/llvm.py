@@ -23,7 +23,7 @@ import numpy as np
 from gradledger_server.kernels.arrays import CACHE_LINE_BYTES, Array, address, require_fit
 from gradledger_server.kernels.crew import Crew
 from gradledger_server.kernels.operations import OPERATIONS
-from gradledger_server.kernels.trace import Program
+from gradledger_server.kernels.trace import Program, Step
 
 PART_BYTES = 1024 * 1024  # of one array: smaller parts would cost more in waking threads than they gain
 TYPES = {np.dtype(np.float32): ("float", "f32"), np.dtype(np.float64): ("double", "f64")}
@@ -104,7 +104,7 @@ def spell(program: Program, dtype: np.dtype[Any]) -> str:
     arrays = ("out", *program.inputs)
     bases = ", ".join(f"ptr %{name}.base" for name in arrays)
     lines = [
-        f"declare {real} @llvm.sqrt.{suffix}({real})",
+        *(f"declare {real} @llvm.{name}.{suffix}({real})" for name in ("sqrt", "fabs")),
         f"define void @rule({bases}, ptr %scalars, i64 %count) {{",
         "entry:",
     ]
@@ -121,11 +121,7 @@ def spell(program: Program, dtype: np.dtype[Any]) -> str:
         f"  %{name} = load {real}, ptr %{name}.at, align 1, !llvm.access.group !0" for name in program.inputs
     ]
     for step in program.steps:
-        operands = [f"%{operand}" for operand in step.operands]
-        lines.append(
-            f"  %{step.result} = "
-            + OPERATIONS[step.operation].llvm.format(*operands, type=real, suffix=suffix)
-        )
+        lines += [f"  {line}" for line in _instructions(step, real, suffix)]
     lines += [
         f"  store {real} %{value}, ptr %{target}.at, align 1, !llvm.access.group !0"
         for target, value in program.assignments
@@ -133,6 +129,14 @@ def spell(program: Program, dtype: np.dtype[Any]) -> str:
     lines += ["  %next = add nuw i64 %i, 1", "  %last = icmp eq i64 %next, %count"]
     lines += ["  br i1 %last, label %done, label %loop, !llvm.loop !1", "done:", "  ret void", "}"]
     return "\n".join([*lines, *_INDEPENDENT])
+
+
+def _instructions(step: Step, real: str, suffix: str) -> list[str]:
+    operands = [f"%{operand}" for operand in step.operands]
+    result = f"%{step.result}"
+    template = OPERATIONS[step.operation].llvm
+    *parts, last = template.format(*operands, type=real, suffix=suffix, result=result).split("\n")
+    return [*parts, f"{result} = {last}"]
 
 
 _INDEPENDENT = (

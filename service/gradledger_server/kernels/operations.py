@@ -1,8 +1,13 @@
 """The arithmetic a rule may use: one row per operation, spelt for every backend.
 
-Rows with a NumPy, LLVM and CUDA spelling work on arrays, and are only what IEEE 754 rounds correctly, so
-every backend gives the same bits. Rows without are for scalars, which the host computes in float64 before a
-kernel runs. A new operation is a row here, and a function or operator below if a rule is to write it.
+Rows with a NumPy, LLVM and CUDA spelling work on arrays, and are only what IEEE 754 rounds correctly or does
+not round at all, so every backend gives the same bits. Rows without are for scalars, which the host computes
+in float64 before a kernel runs. A new operation is a row here, and a function or operator below if a rule is
+to write it.
+
+What a library decides for itself is decided here: a comparison gives 1 or 0, and 0 where an operand is NaN;
+`maximum` and `minimum` hand a NaN on, and take the second operand where both are equal, also of two zeros;
+`sign` of either zero is 0; `ratio` is 0 where the denominator is 0.
 
 Called with symbolic values an operation records itself (`trace.py`); called with arrays or floats it
 computes, so a rule is also an ordinary function.
@@ -15,7 +20,7 @@ import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Context, Decimal
-from functools import lru_cache
+from functools import lru_cache, partial, wraps
 from typing import Any, Protocol
 
 import numpy as np
@@ -32,6 +37,12 @@ class Value(Protocol):
     def __rmul__(self, other: Any, /) -> Value: ...
     def __truediv__(self, other: Any, /) -> Value: ...
     def __rtruediv__(self, other: Any, /) -> Value: ...
+    def __gt__(self, other: Any, /) -> Any: ...
+    def __ge__(self, other: Any, /) -> Any: ...
+    def __lt__(self, other: Any, /) -> Any: ...
+    def __le__(self, other: Any, /) -> Any: ...
+    def __neg__(self) -> Value: ...
+    def __abs__(self) -> Value: ...
 
 
 # 40 digits round to the right float64 but for one case in about 10^20; nothing traps, so a tiny result is 0.
@@ -57,22 +68,65 @@ def _divide(left: float, right: float) -> float:
     return left / right
 
 
-def _greater(left: float, right: float) -> float:
-    return float(left > right)
+def _sqrt(x: float) -> float:
+    return math.sqrt(x) if x >= 0.0 else math.nan  # of a NaN too; never an exception
+
+
+def _ratio(numerator: Any, denominator: Any) -> Any:
+    with np.errstate(all="ignore"):
+        return np.where(denominator == 0, 0, numerator / denominator)
+
+
+def _comparison(compare: Callable[[float, float], bool]) -> Callable[[float, float], float]:
+    return lambda left, right: float(compare(left, right))
+
+
+def _into(compute: Callable[..., Any]) -> Callable[..., Any]:
+    """A composition of ufuncs, taking `out` as one: its operands may be the very array written to."""
+
+    def computed(*operands: Any, out: Any = None) -> Any:
+        result = compute(*operands)
+        if out is None:
+            return result
+        out[...] = result
+        return out
+
+    return computed
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
     """`host` computes float64 scalars; `numpy`, `llvm` and `cuda` arrays, empty if they may not use it.
 
-    The templates name the operands `{0}`, `{1}`; LLVM's also the type `{type}` and its suffix `{suffix}`.
+    The templates name the operands `{0}`, `{1}`. LLVM's also name the type `{type}` and its suffix
+    `{suffix}`; lines before the last define values of their own, named after `{result}`.
     """
 
     name: str
     host: Callable[..., float]
-    numpy: np.ufunc | None = None
+    numpy: Callable[..., Any] | None = None
     llvm: str = ""
     cuda: str = ""
+    latex: str = ""  # of a function `on_host`, which is a name to everybody else
+
+
+def _compare(name: str, host: Callable[..., bool], numpy: np.ufunc, llvm: str, cuda: str) -> Operation:
+    told = f"{{result}}.is = fcmp {llvm} {{type}} {{0}}, {{1}}\nuitofp i1 {{result}}.is to {{type}}"
+    return Operation(name, _comparison(host), numpy, told, f"{{0}} {cuda} {{1}}")
+
+
+def _extreme(name: str, beats: Callable[..., Any], llvm: str, cuda: str) -> Operation:
+    """The first operand where it beats the second or is NaN, else the second."""
+    return Operation(
+        name,
+        lambda a, b: a if beats(a, b) or a != a else b,
+        _into(lambda a, b: np.where(beats(a, b) | (a != a), a, b)),
+        f"{{result}}.beats = fcmp {llvm} {{type}} {{0}}, {{1}}\n"
+        "{result}.nan = fcmp uno {type} {0}, {0}\n"
+        "{result}.first = or i1 {result}.beats, {result}.nan\n"
+        "select i1 {result}.first, {type} {0}, {type} {1}",
+        f"({{0}} {cuda} {{1}} || {{0}} != {{0}}) ? {{0}} : {{1}}",
+    )
 
 
 OPERATIONS = {
@@ -82,12 +136,62 @@ OPERATIONS = {
         Operation("subtract", operator.sub, np.subtract, "fsub {type} {0}, {1}", "{0} - {1}"),
         Operation("multiply", operator.mul, np.multiply, "fmul {type} {0}, {1}", "{0} * {1}"),
         Operation("divide", _divide, np.divide, "fdiv {type} {0}, {1}", "{0} / {1}"),
-        Operation("sqrt", math.sqrt, np.sqrt, "call {type} @llvm.sqrt.{suffix}({type} {0})", "sqrt({0})"),
+        Operation(
+            "ratio",
+            lambda a, b: 0.0 if b == 0.0 else a / b,
+            _into(_ratio),
+            "{result}.none = fcmp oeq {type} {1}, 0.0\n"
+            "{result}.over = fdiv {type} {0}, {1}\n"
+            "select i1 {result}.none, {type} 0.0, {type} {result}.over",
+            "{1} == 0 ? 0 : {0} / {1}",
+        ),
+        Operation("sqrt", _sqrt, np.sqrt, "call {type} @llvm.sqrt.{suffix}({type} {0})", "sqrt({0})"),
+        Operation("negate", operator.neg, np.negative, "fneg {type} {0}", "-{0}"),
+        Operation("abs", abs, np.absolute, "call {type} @llvm.fabs.{suffix}({type} {0})", "fabs({0})"),
+        Operation(
+            "sign",
+            lambda x: float((x > 0) - (x < 0)) if x == x else x,
+            np.sign,
+            "{result}.more = fcmp ogt {type} {0}, 0.0\n"
+            "{result}.less = fcmp olt {type} {0}, 0.0\n"
+            "{result}.nan = fcmp uno {type} {0}, {0}\n"
+            "{result}.rest = select i1 {result}.nan, {type} {0}, {type} 0.0\n"
+            "{result}.down = select i1 {result}.less, {type} -1.0, {type} {result}.rest\n"
+            "select i1 {result}.more, {type} 1.0, {type} {result}.down",
+            "{0} > 0 ? 1 : {0} < 0 ? -1 : {0} != {0} ? {0} : 0",
+        ),
+        _extreme("maximum", operator.gt, "ogt", ">"),
+        _extreme("minimum", operator.lt, "olt", "<"),
+        _compare("greater", operator.gt, np.greater, "ogt", ">"),
+        _compare("at_least", operator.ge, np.greater_equal, "oge", ">="),
+        _compare("less", operator.lt, np.less, "olt", "<"),
+        _compare("at_most", operator.le, np.less_equal, "ole", "<="),
+        Operation(
+            "where",
+            lambda condition, yes, no: yes if condition else no,
+            _into(lambda condition, yes, no: np.where(condition != 0, yes, no)),
+            "{result}.so = fcmp une {type} {0}, 0.0\nselect i1 {result}.so, {type} {1}, {type} {2}",
+            "{0} != 0 ? {1} : {2}",
+        ),
         Operation("copy", float, np.positive, "bitcast {type} {0} to {type}", "{0}"),
         Operation("power", power),
-        Operation("greater", _greater),
     )
 }
+
+
+def on_host(latex: str) -> Callable[[Callable[..., float]], Callable[..., Any]]:
+    """Makes a function of scalars an operation, for rules to call; `latex` is how its value is written.
+
+    It must be pure and give the same float64 on every machine.
+    """
+
+    def registered(function: Callable[..., float]) -> Callable[..., Any]:
+        row = Operation(function.__name__, function, latex=latex)
+        if OPERATIONS.setdefault(row.name, row) is not row:
+            raise ValueError(f"there is an operation {row.name!r} already")
+        return wraps(function)(partial(call, row.name))
+
+    return registered
 
 
 class Symbol:
@@ -133,6 +237,21 @@ class Symbol:
     def __gt__(self, other: Any) -> Any:
         return call("greater", self, other)
 
+    def __ge__(self, other: Any) -> Any:
+        return call("at_least", self, other)
+
+    def __lt__(self, other: Any) -> Any:
+        return call("less", self, other)
+
+    def __le__(self, other: Any) -> Any:
+        return call("at_most", self, other)
+
+    def __neg__(self) -> Any:
+        return call("negate", self)
+
+    def __abs__(self) -> Any:
+        return call("abs", self)
+
     def __bool__(self) -> bool:
         raise TypeError("a rule cannot branch on a value that changes: compute with (t > 1) instead")
 
@@ -155,3 +274,30 @@ def call(operation: str, *operands: Any) -> Any:
 def sqrt(x: Value) -> Value:
     """The square root, correctly rounded on every backend."""
     return call("sqrt", x)  # type: ignore[no-any-return]
+
+
+def sign(x: Value) -> Value:
+    """1, 0 or -1."""
+    return call("sign", x)  # type: ignore[no-any-return]
+
+
+def ratio(numerator: Value, denominator: Value) -> Value:
+    """A quotient for denominators that may be 0, and then the ratio is 0: nothing over nothing is nothing."""
+    return call("ratio", numerator, denominator)  # type: ignore[no-any-return]
+
+
+def maximum(x: Any, y: Any) -> Any:
+    """The larger one, element by element; NaN if either is."""
+    return call("maximum", x, y)
+
+
+def minimum(x: Any, y: Any) -> Any:
+    """The smaller one, element by element; NaN if either is."""
+    return call("minimum", x, y)
+
+
+def where(condition: Any, yes: Any, no: Any) -> Any:
+    """`yes` where the condition holds, else `no`. A condition known beforehand leaves no trace."""
+    if isinstance(condition, int | float):
+        return yes if condition else no
+    return call("where", condition, yes, no)

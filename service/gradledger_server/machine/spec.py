@@ -83,6 +83,9 @@ def expand(given: Json, parameters: Mapping[str, tuple[tuple[int, ...], str]]) -
         },
     }
     spec = read(expanded)
+    for index, group in enumerate(spec.groups):
+        where = "schedule" if index == len(spec.groups) - 1 else f"groups[{index}].schedule"
+        catalog.refuse_schedule(group.optimizer, group.schedule, where=where)
     _refuse_idle_groups(spec)
     return spec
 
@@ -114,7 +117,32 @@ def reconfigure(spec: Spec, change: Json) -> Spec:
                 field="groups" if before_rule == after_rule else "optimizer.rule",
                 hint="Slots belong to a rule: create a new model from the parameters to change it.",
             )
+        _refuse_other_slots(spec.groups[place.tensor.group], after.groups[then.tensor.group])
     return after
+
+
+def _refuse_other_slots(before: Group, after: Group) -> None:
+    """Slots are made, and filled, when a model is created; so is what a fixed learning rate is part of."""
+    where = "optimizer" if before.match == "*" else f"the optimizer of group {before.match!r}"
+    held, asked = (catalog.slot_starts(group.optimizer) for group in (before, after))
+    if held != asked:
+        raise InvalidSpec(
+            f"the change would give {where} other slots, or others to start from: "
+            f"{_slots(held)} → {_slots(asked)}",
+            field="optimizer",
+            hint="Slots are made with the model: create a new one from the parameters to change them.",
+        )
+    if catalog.rate_is_fixed(before.optimizer) and before.optimizer["lr"] != after.optimizer["lr"]:
+        raise InvalidSpec(
+            f"the change moves the lr of {where} from {before.optimizer['lr']:g} to "
+            f"{after.optimizer['lr']:g}, which rule {before.optimizer['rule']!r} does not allow",
+            field="optimizer.lr",
+            hint="The learning rate of this rule is part of what its slots mean: create a new model.",
+        )
+
+
+def _slots(starts: Mapping[str, float]) -> str:
+    return ", ".join(f"{slot} from {start:g}" for slot, start in starts.items()) or "none"
 
 
 def check_model_name(name: str) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, wraps
 from typing import Any
 
 from gradledger_server.kernels.operations import Value
 from gradledger_server.kernels.trace import Program, trace
 from gradledger_server.optim import transforms
 from gradledger_server.optim.catalog import Optimizer, numbers, rule_facts
-from gradledger_server.optim.rules import RULES
 from gradledger_server.optim.signatures import Facts, Setting, facts_of
 
 
@@ -36,13 +35,26 @@ def traced(rule: str, known: tuple[tuple[str, Setting], ...]) -> Program:
     """The rule with these settings known; everything else is a symbol."""
     facts = rule_facts(rule)
     settings = dict(known)
-    symbols = ["t", *(name for name in _passed(facts) if name not in settings)]
-    return trace(rule, _with_weight_decay(rule), slots=tuple(facts.slots), scalars=symbols, known=settings)
+    slots = facts.present_slots(settings)
+    symbols = [*facts.given, *(name for name in _passed(facts) if name not in settings)]
+    function = _with_weight_decay(_holding(slots, facts))
+    return trace(rule, function, slots=slots, scalars=symbols, known=settings)
 
 
-def _with_weight_decay(rule: str) -> Callable[..., tuple[Value, ...]]:
+def _holding(present: tuple[str, ...], facts: Facts) -> Callable[..., tuple[Value, ...]]:
+    """The rule with only these slots: an absent one is 0 to it, and what becomes of that is dropped."""
+
+    @wraps(facts.function)
+    def holding(w: Value, g: Value, *slots: Value, **settings: Any) -> tuple[Value, ...]:
+        held = dict(zip(present, slots, strict=True))
+        after, *kept = facts.function(w, g, *(held.get(slot, 0.0) for slot in facts.slots), **settings)
+        return after, *(value for slot, value in zip(facts.slots, kept, strict=True) if slot in held)
+
+    return holding
+
+
+def _with_weight_decay(function: Callable[..., tuple[Value, ...]]) -> Callable[..., tuple[Value, ...]]:
     """The rule, seeing a gradient with the weight decay in it, unless it has a weight decay of its own."""
-    function = RULES[rule]
     if "weight_decay" in facts_of(function).hyperparameters:
         return function
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from gradledger_server.kernels import latex
 from gradledger_server.optim import chain
-from gradledger_server.optim.catalog import PRESETS, expand_optimizer, rule_facts
+from gradledger_server.optim.catalog import expand_optimizer, presets_of, rule_facts
 from gradledger_server.optim.hyperparameters import SLOT_MEANINGS
 from gradledger_server.optim.rules import RULES
 from gradledger_server.optim.signatures import Facts, Hyperparameter, Setting, facts_of
@@ -17,19 +17,26 @@ def describe(rule: str) -> dict[str, Any]:
     """A rule for people and clients, as JSON. Raises RuleNotFound."""
     facts = rule_facts(rule)
     starts = facts.slots.items()
+    own = expand_optimizer({"rule": rule}, where="optimizer")
     return {
         "name": rule,
         "summary": facts.summary,
         "paper": facts.source,
         "equation": latex.spell(chain.traced(rule, _equation_settings(facts))),
         "slots": [
-            {"name": slot, "meaning": SLOT_MEANINGS[slot], "starts_at": start} for slot, start in starts
+            {
+                "name": slot,
+                "meaning": SLOT_MEANINGS[slot],
+                "starts_at": start,
+                "when": facts.conditions.get(slot),
+            }
+            for slot, start in starts
         ],
-        "bytes_per_parameter": 4 * (1 + len(facts.slots)),
+        "bytes_per_parameter": 4 * (1 + len(facts.present_slots(own))),
         "hyperparameters": json_schema(facts.hyperparameters),
         "presets": {
             preset: expand_optimizer({"rule": rule, "preset": preset}, where="optimizer")
-            for preset in PRESETS
+            for preset in presets_of(rule)
         },
     }
 

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from gradledger_server.optim.hyperparameters import MEANINGS, Bounds, Starts
+from gradledger_server.optim.hyperparameters import MEANINGS, Bounds, Fixed, Starts, When
 
 Setting = float | str | bool
+
+GIVEN = ("t", "base_lr")  # by the machine: which update this is, and lr before the schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +56,30 @@ class Hyperparameter:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a function declares. `slots` maps each slot to the number, or hyperparameter, it starts from."""
+    """What a function declares.
+
+    `slots` maps each slot to the number, or hyperparameter, it starts from, and `conditions` some of them to
+    the setting they depend on. `given` are the keywords that are no hyperparameters. `fixed_rate`: lr may
+    not change.
+    """
 
     name: str
     function: Callable[..., Any]
     slots: Mapping[str, float | str]
+    conditions: Mapping[str, str]
     hyperparameters: Mapping[str, Hyperparameter]
+    given: tuple[str, ...]
+    fixed_rate: bool
     summary: str
     source: str
+
+    def present_slots(self, settings: Mapping[str, Setting]) -> tuple[str, ...]:
+        """The slots there are under these settings; a setting that is not among them counts as not zero."""
+        return tuple(
+            slot
+            for slot in self.slots
+            if slot not in self.conditions or settings.get(self.conditions[slot], True)
+        )
 
 
 @cache
@@ -75,8 +93,9 @@ def facts_of(function: Callable[..., Any]) -> Facts:
     leading = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
     slots: dict[str, float | str] = dict.fromkeys(leading[2:], 0.0)
     settings = {}
-    for parameter in parameters:
-        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name != "t":
+    keywords = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+    for parameter in keywords:
+        if parameter.name not in GIVEN:
             default = None if parameter.default is parameter.empty else parameter.default
             settings[parameter.name] = _hyperparameter(parameter.name, hints[parameter.name], default)
     for slot in slots:
@@ -84,7 +103,17 @@ def facts_of(function: Callable[..., Any]) -> Facts:
             slots[slot] = mark.name
             settings[mark.name] = Hyperparameter(mark.name, "number", mark.default, mark.bounds)
     summary, _, source = (inspect.getdoc(function) or "").partition(". ")
-    return Facts(function.__name__, function, slots, settings, summary.rstrip("."), source.rstrip("."))
+    return Facts(
+        function.__name__,
+        function,
+        slots,
+        {slot: mark.setting for slot in slots for mark in _marks(hints[slot], When)},
+        settings,
+        tuple(p.name for p in keywords if p.name in GIVEN),
+        bool(_marks(hints.get("lr"), Fixed)),
+        " ".join(summary.rstrip(".").split()),
+        " ".join(source.split("\n\n")[0].rstrip(".").split()),
+    )
 
 
 def _marks(hint: Any, kind: type[Any]) -> list[Any]:

@@ -1,0 +1,205 @@
+"""Running means of the gradient and of its square: Adam and what was made of it."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, Literal
+
+from gradledger_server.kernels.operations import Value, maximum, on_host, power, ratio, sqrt, where
+from gradledger_server.optim.hyperparameters import Decay, NonNegative, Rate, Threshold
+
+EpsRef = Literal["corrected", "raw"]
+
+
+def unbiased(mean: Value, beta: float, t: int, bias_correction: bool = True) -> Value:
+    """A running mean that started at 0, divided by the weight its terms have by now."""
+    return mean / (1 - beta**t) if bias_correction else mean
+
+
+def root(
+    v: Value, beta2: float, t: int, eps: float, eps_root: float, eps_ref: EpsRef, bias_correction: bool = True
+) -> Value:
+    """The root of a mean of squares, with eps added to it after its bias is corrected, or before (raw)."""
+    if eps_ref == "corrected":
+        return sqrt(unbiased(v, beta2, t, bias_correction) + eps_root) + eps
+    raw = sqrt(v + eps_root) + eps
+    return raw / sqrt(1 - beta2**t) if bias_correction else raw
+
+
+def adam(
+    w: Value,
+    g: Value,
+    m: Value,
+    v: Value,
+    *,
+    t: int,
+    lr: Rate = 1e-3,
+    beta1: Decay = 0.9,
+    beta2: Decay = 0.999,
+    eps: NonNegative = 1e-8,
+    eps_root: NonNegative = 0.0,
+    eps_ref: EpsRef = "corrected",
+    bias_correction: bool = True,
+) -> tuple[Value, Value, Value]:
+    """Adam. Kingma & Ba 2015, Adam: A Method for Stochastic Optimization, Algorithm 1."""
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * g * g
+    m_hat = unbiased(m, beta1, t, bias_correction)
+    return w - lr * m_hat / root(v, beta2, t, eps, eps_root, eps_ref, bias_correction), m, v
+
+
+def adamw(
+    w: Value,
+    g: Value,
+    m: Value,
+    v: Value,
+    *,
+    t: int,
+    base_lr: float,
+    lr: Rate = 1e-3,
+    beta1: Decay = 0.9,
+    beta2: Decay = 0.999,
+    eps: NonNegative = 1e-8,
+    eps_root: NonNegative = 0.0,
+    eps_ref: EpsRef = "corrected",
+    weight_decay: NonNegative = 1e-2,
+    weight_decay_mode: Literal["decoupled", "decoupled_abs"] = "decoupled",
+) -> tuple[Value, Value, Value]:
+    """Adam with decoupled weight decay. Loshchilov & Hutter 2019, Decoupled Weight Decay, Algorithm 2."""
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * g * g
+    m_hat = unbiased(m, beta1, t)
+    pull = weight_decay * (lr if weight_decay_mode == "decoupled" else lr / base_lr)
+    return w - lr * m_hat / root(v, beta2, t, eps, eps_root, eps_ref) - pull * w, m, v
+
+
+def amsgrad(
+    w: Value,
+    g: Value,
+    m: Value,
+    v: Value,
+    p: Value,
+    *,
+    t: int,
+    lr: Rate = 1e-3,
+    beta1: Decay = 0.9,
+    beta2: Decay = 0.999,
+    eps: NonNegative = 1e-8,
+    eps_root: NonNegative = 0.0,
+    eps_ref: EpsRef = "corrected",
+    max_ref: Literal["raw", "corrected"] = "raw",
+    bias_correction: bool = True,
+) -> tuple[Value, Value, Value, Value]:
+    """Adam that never forgets a large gradient. Reddi, Kale & Kumar 2018, On the Convergence of Adam.
+
+    The paper has no epsilon, so what an untouched element divides by may be 0.
+    """
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * g * g
+    m_hat = unbiased(m, beta1, t, bias_correction)
+    if max_ref == "corrected":
+        p = maximum(p, unbiased(v, beta2, t, bias_correction))
+        return w - lr * ratio(m_hat, sqrt(p + eps_root) + eps), m, v, p
+    p = maximum(p, v)
+    return w - lr * ratio(m_hat, root(p, beta2, t, eps, eps_root, eps_ref, bias_correction)), m, v, p
+
+
+def adamax(
+    w: Value,
+    g: Value,
+    m: Value,
+    p: Value,
+    *,
+    t: int,
+    lr: Rate = 2e-3,
+    beta1: Decay = 0.9,
+    beta2: Decay = 0.999,
+    eps: NonNegative = 1e-8,
+    eps_in: Literal["norm", "denominator"] = "norm",
+) -> tuple[Value, Value, Value]:
+    """Adam with the largest gradient for a root. Kingma & Ba 2015, Adam, Algorithm 2.
+
+    The paper has no epsilon, so what an untouched element divides by may be 0.
+    """
+    inside, outside = (eps, 0.0) if eps_in == "norm" else (0.0, eps)
+    m = beta1 * m + (1 - beta1) * g
+    p = maximum(beta2 * p, abs(g) + inside)
+    return w - lr * ratio(unbiased(m, beta1, t), p + outside), m, p
+
+
+def nadam(
+    w: Value,
+    g: Value,
+    m: Value,
+    v: Value,
+    *,
+    t: int,
+    lr: Rate = 2e-3,
+    beta1: Decay = 0.9,
+    beta2: Decay = 0.999,
+    eps: NonNegative = 1e-8,
+    eps_root: NonNegative = 0.0,
+    eps_ref: EpsRef = "corrected",
+    momentum_form: Literal["decay", "constant", "tf"] = "decay",
+    momentum_decay: NonNegative = 4e-3,
+) -> tuple[Value, Value, Value]:
+    """Adam with Nesterov momentum. Dozat 2016, Incorporating Nesterov Momentum into Adam, Algorithm 2."""
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * g * g
+    if momentum_form == "tf":
+        ahead = unbiased(beta1 * m + (1 - beta1) * g, beta1, t)
+    else:
+        now, after, product = beta1, beta1, beta1**t
+        if momentum_form == "decay":
+            now, after = (beta1 * (1 - 0.5 * 0.96 ** (s * momentum_decay)) for s in (t, t + 1))
+            product = momentum_product(t, beta1, momentum_decay)
+        ahead = after * m / (1 - product * after) + (1 - now) * g / (1 - product)
+    return w - lr * ahead / root(v, beta2, t, eps, eps_root, eps_ref), m, v
+
+
+@on_host(latex=r"\prod_{i=1}^{t} \beta_1 \left(1 - 0.5 \cdot 0.96^{i \psi}\right)")
+def momentum_product(t: float, beta1: float, momentum_decay: float) -> float:
+    """The product of Nadam's momenta of the updates 1 to t, multiplied in that order."""
+    products = _momentum_products(beta1, momentum_decay)
+    return products[min(int(t), len(products) - 1)] * power(beta1, max(0.0, t - len(products) + 1))
+
+
+@lru_cache(maxsize=64)
+def _momentum_products(beta1: float, momentum_decay: float) -> tuple[float, ...]:
+    """The products after 0, 1, 2 … updates, until they are too small to count or the momenta are beta1.
+
+    At most some 15,000: with little decay the products vanish, with much the momenta are soon beta1.
+    """
+    products, missing = [1.0], 0.5
+    while products[-1] > 2.0**-60 and missing > 2.0**-54:
+        missing = 0.5 * power(0.96, len(products) * momentum_decay)
+        products.append(products[-1] * (beta1 * (1 - missing)))
+    return tuple(products)
+
+
+def radam(
+    w: Value,
+    g: Value,
+    m: Value,
+    v: Value,
+    *,
+    t: int,
+    lr: Rate = 1e-3,
+    beta1: Decay = 0.9,
+    beta2: Decay = 0.999,
+    eps: NonNegative = 1e-8,
+    eps_root: NonNegative = 0.0,
+    eps_ref: EpsRef = "raw",
+    threshold: Threshold = 5.0,
+    threshold_strict: bool = True,
+) -> tuple[Value, Value, Value]:
+    """Adam that trusts v only once it can. Liu et al. 2020, On the Variance of the Adaptive Learning Rate."""
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * g * g
+    longest = 2 / (1 - beta2) - 1
+    window: Any = longest - 2 * t * beta2**t / (1 - beta2**t)
+    trusted = window > threshold if threshold_strict else window >= threshold
+    full = (longest - 4) * (longest - 2) / longest
+    rectified = sqrt((window - 4) * (window - 2) / window / full)
+    scale = where(trusted, rectified / root(v, beta2, t, eps, eps_root, eps_ref), 1.0)
+    return w - lr * unbiased(m, beta1, t) * scale, m, v
