@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -209,4 +209,4 @@ def test_other_processors_features_do_not_change_numpys_bits() -> None:
         check=True,
     )
     sums = {np.dtype(dtype): SumOfSquares(np.dtype(dtype), CREW) for dtype in DTYPES}
-    assert told.stdout.strip() == digest(partial(LlvmKernel, crew=CREW), lambda a: sums[a.dtype](a))
+    assert told.stdout.strip() == digest(compiled_kernel, lambda a: sums[a.dtype](a))

@@ -1,7 +1,7 @@
 r"""A traced rule as LaTeX, one line per slot and one for the weight: `m_t = \beta_1 m_{t-1} + …`.
 
 What a slot or weight becomes is written once and then called by its name; so is a longer value used twice
-(`x_t`).
+(`x_t`). Functions of scalars that a rule calls come first, by their own equations.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SYMBOLS = {
 }
 _COMPARISONS = {"greater": ">", "at_least": r"\ge", "less": "<", "at_most": r"\le"}
 _SUM, _PRODUCT, _ATOM = range(3)  # how tightly a text holds together
-_EXTRA_NAMES = "xyzqrbkjnoc"  # for shared values: those that are no slot of the rule
+_EXTRA_NAMES = "xyzqbjno"  # for shared values: those that are no slot of the rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,8 @@ class _Speller:
     def lines(self) -> str:
         ordered = [ref for ref in self.steps if ref in self.defined]
         equations = [f"{self.defined[ref]} = {self.expression(self.steps[ref]).latex}" for ref in ordered]
-        return r" \\ ".join(equations)
+        told = [line for scalar in self.program.scalars.values() for line in definitions(scalar)]
+        return r" \\ ".join([*dict.fromkeys(told), *equations])
 
     def value(self, ref: str) -> Text:
         if ref in self.defined:
@@ -111,9 +112,19 @@ def scalar_text(scalar: Scalar | float) -> Text:
         return Text(f"{scalar:g}", _ATOM)
     if not scalar.operands:
         return Text(SYMBOLS.get(scalar.name, rf"\mathrm{{{scalar.name}}}"), _ATOM)
+    operands = [scalar_text(operand) for operand in scalar.operands]
     if told := OPERATIONS[scalar.name].latex:
-        return Text(told, _PRODUCT)
-    return combine(scalar.name, [scalar_text(operand) for operand in scalar.operands])
+        return Text(told.format(*(operand.latex for operand in operands)), _ATOM)
+    return combine(scalar.name, operands)
+
+
+def definitions(scalar: Scalar | float) -> list[str]:
+    """The equations of the functions the scalar calls."""
+    if not isinstance(scalar, Scalar) or not scalar.operands:
+        return []
+    inner = [told for operand in scalar.operands for told in definitions(operand)]
+    own = OPERATIONS[scalar.name].definition
+    return [*inner, own] if own else inner
 
 
 def combine(operation: str, operands: list[Text]) -> Text:

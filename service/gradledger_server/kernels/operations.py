@@ -64,7 +64,11 @@ def power(base: float, exponent: float) -> float:
 
 def _divide(left: float, right: float) -> float:
     if right == 0.0:  # Python would raise; what is in the log always applies
-        return math.nan if left == 0.0 or left != left else math.copysign(math.inf, left)
+        return (
+            math.nan
+            if left == 0.0 or left != left
+            else math.copysign(math.inf, left) * math.copysign(1.0, right)
+        )
     return left / right
 
 
@@ -107,7 +111,8 @@ class Operation:
     numpy: Callable[..., Any] | None = None
     llvm: str = ""
     cuda: str = ""
-    latex: str = ""  # of a function `on_host`, which is a name to everybody else
+    latex: str = ""  # of a function `on_host`: its value as a template over the operands' texts,
+    definition: str = ""  # and the equation that says what the value is
 
 
 def _compare(name: str, host: Callable[..., bool], numpy: np.ufunc, llvm: str, cuda: str) -> Operation:
@@ -179,14 +184,15 @@ OPERATIONS = {
 }
 
 
-def on_host(latex: str) -> Callable[[Callable[..., float]], Callable[..., Any]]:
-    """Makes a function of scalars an operation, for rules to call; `latex` is how its value is written.
+def on_host(latex: str, definition: str) -> Callable[[Callable[..., float]], Callable[..., Any]]:
+    """Makes a function of scalars an operation, for rules to call.
 
-    It must be pure and give the same float64 on every machine.
+    `latex` is how its value is written, with `{0}` for the first argument's text, and `definition` the
+    equation that says what it is. The function must be pure and give the same float64 on every machine.
     """
 
     def registered(function: Callable[..., float]) -> Callable[..., Any]:
-        row = Operation(function.__name__, function, latex=latex)
+        row = Operation(function.__name__, function, latex=latex, definition=definition)
         if OPERATIONS.setdefault(row.name, row) is not row:
             raise ValueError(f"there is an operation {row.name!r} already")
         return wraps(function)(partial(call, row.name))

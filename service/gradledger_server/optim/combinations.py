@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from gradledger_server.optim.expansion import wrong
 from gradledger_server.optim.hyperparameters import FLOAT32_TINY
+from gradledger_server.optim.rules.moments import longest_window
 from gradledger_server.optim.signatures import Setting
 
 Optimizer = Mapping[str, Setting]
@@ -60,7 +61,7 @@ def _no_correction_after_its_maximum(optimizer: Optimizer, where: str) -> None:
 
 
 def _within_reach(optimizer: Optimizer, where: str) -> None:
-    longest, threshold = 2 / (1 - float(optimizer["beta2"])) - 1, float(optimizer["threshold"])
+    longest, threshold = longest_window(float(optimizer["beta2"])), float(optimizer["threshold"])
     if longest <= threshold:
         raise wrong(
             f"{where}.threshold",

@@ -8,9 +8,7 @@ With z and y put in, a' = z' - y' comes to (1 - c)(a - lr b g). The average is a
 
 from __future__ import annotations
 
-from typing import Any
-
-from gradledger_server.kernels.operations import Value, maximum, minimum, sqrt
+from gradledger_server.kernels.operations import Value, on_host, sqrt
 from gradledger_server.optim.hyperparameters import Decay, FixedRate, NonNegative, Share, SomeSteps
 from gradledger_server.optim.rules.moments import unbiased
 
@@ -53,21 +51,22 @@ def schedule_free_adamw(
     return *schedule_free_sgd(w, step, a, t=t, lr=lr, momentum=beta1, warmup_steps=warmup_steps), v
 
 
-def ramp(t: Any, warmup_steps: Any) -> Any:
+@on_host("r_t", r"r_t = \min\left(1, \frac{t}{W}\right)")
+def ramp(t: float, warmup_steps: float) -> float:
     """What the learning rate is multiplied by: rises linearly to 1 at update `warmup_steps`."""
-    longest = maximum(warmup_steps, 1)
-    return minimum(t, longest) / longest
+    return min(1.0, t / max(1, warmup_steps))
 
 
-def newest_share(t: Any, warmup_steps: Any) -> Any:
+@on_host("c_t", r"c_t = \frac{r_t^2}{\sum_{i=1}^{t} r_i^2}")
+def newest_share(t: float, warmup_steps: float) -> float:
     """The share of the newest z in the average: its weight over the sum of all weights so far.
 
     Weights are squares of learning rates; as lr cancels, the first n = min(t, warmup_steps) of them are
     (i/W)², which add up to (n/W)² (n + 1)(2n + 1)/6n, and the others are 1.
     """
-    n = minimum(t, maximum(warmup_steps, 1))
+    n = min(t, max(1, warmup_steps))
     weight = ramp(t, warmup_steps) * ramp(t, warmup_steps)
-    return weight / (weight * ((n + 1) * (2 * n + 1) / (6 * n)) + (t - n))
+    return float(weight / (weight * ((n + 1) * (2 * n + 1) / (6 * n)) + (t - n)))
 
 
 def averaged_sgd(w: Value, a: Value, *, momentum: Share) -> Value:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 from gradledger_server.kernels.operations import Value, maximum, on_host, power, ratio, sqrt, where
 from gradledger_server.optim.hyperparameters import Decay, NonNegative, Rate, Threshold
@@ -151,13 +151,19 @@ def nadam(
     else:
         now, after, product = beta1, beta1, beta1**t
         if momentum_form == "decay":
-            now, after = (beta1 * (1 - 0.5 * 0.96 ** (s * momentum_decay)) for s in (t, t + 1))
+            now, after = (momentum_at(s, beta1, momentum_decay) for s in (t, t + 1))
             product = momentum_product(t, beta1, momentum_decay)
         ahead = after * m / (1 - product * after) + (1 - now) * g / (1 - product)
     return w - lr * ahead / root(v, beta2, t, eps, eps_root, eps_ref), m, v
 
 
-@on_host(latex=r"\prod_{i=1}^{t} \beta_1 \left(1 - 0.5 \cdot 0.96^{i \psi}\right)")
+@on_host(r"\mu_{{{0}}}", r"\mu_t = \beta_1 \left(1 - \frac{1}{2} 0.96^{t \psi}\right)")
+def momentum_at(t: float, beta1: float, momentum_decay: float) -> float:
+    """Nadam's momentum at update t, which approaches beta1."""
+    return beta1 * (1 - 0.5 * power(0.96, t * momentum_decay))
+
+
+@on_host(r"\bar\mu_{{{0}}}", r"\bar\mu_t = \prod_{i=1}^{t} \mu_i")
 def momentum_product(t: float, beta1: float, momentum_decay: float) -> float:
     """The product of Nadam's momenta of the updates 1 to t, multiplied in that order."""
     products = _momentum_products(beta1, momentum_decay)
@@ -196,10 +202,30 @@ def radam(
     """Adam that trusts v only once it can. Liu et al. 2020, On the Variance of the Adaptive Learning Rate."""
     m = beta1 * m + (1 - beta1) * g
     v = beta2 * v + (1 - beta2) * g * g
-    longest = 2 / (1 - beta2) - 1
-    window: Any = longest - 2 * t * beta2**t / (1 - beta2**t)
-    trusted = window > threshold if threshold_strict else window >= threshold
-    full = (longest - 4) * (longest - 2) / longest
-    rectified = sqrt((window - 4) * (window - 2) / window / full)
-    scale = where(trusted, rectified / root(v, beta2, t, eps, eps_root, eps_ref), 1.0)
-    return w - lr * unbiased(m, beta1, t) * scale, m, v
+    length = window(t, beta2)
+    trusted = length > threshold if threshold_strict else length >= threshold
+    rectified = rectification(t, beta2) / root(v, beta2, t, eps, eps_root, eps_ref)
+    return w - lr * unbiased(m, beta1, t) * where(trusted, rectified, 1.0), m, v
+
+
+@on_host(r"\rho_{{{0}}}", r"\rho_t = \rho_\infty - \frac{2 t \beta_2^t}{1 - \beta_2^t}")
+def window(t: float, beta2: float) -> float:
+    """How many gradients v is a mean of, more or less."""
+    kept = power(beta2, t)
+    return longest_window(beta2) - 2 * t * kept / (1 - kept)
+
+
+@on_host(
+    "r_t",
+    r"r_t = \sqrt{\frac{(\rho_t - 4)(\rho_t - 2) \rho_\infty}{(\rho_\infty - 4)(\rho_\infty - 2) \rho_t}},"
+    r" \quad \rho_\infty = \frac{2}{1 - \beta_2} - 1",
+)
+def rectification(t: float, beta2: float) -> float:
+    """How much the variance of 1/sqrt(v) exceeds that of a full window; NaN while it cannot be told."""
+    length, longest = window(t, beta2), longest_window(beta2)
+    least = (longest - 4) * (longest - 2) / longest
+    return float(sqrt((length - 4) * (length - 2) / length / least))  # type: ignore[arg-type]
+
+
+def longest_window(beta2: float) -> float:
+    return 2 / (1 - beta2) - 1
