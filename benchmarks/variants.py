@@ -39,7 +39,7 @@ class Variant:
 
 def rules() -> tuple[str, ...]:
     """The rules that are one elementwise program: no norm of a whole tensor parts them."""
-    return tuple(rule for rule in catalog.RULES if not getattr(default(rule).program, "norms", ()))
+    return tuple(catalog.ELEMENTWISE)
 
 
 def variants(rule: str) -> list[Variant]:

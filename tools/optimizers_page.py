@@ -12,7 +12,7 @@ from typing import Any
 
 from gradledger_server.optim import guide
 from gradledger_server.optim.catalog import RULES, rule_facts
-from gradledger_server.optim.hyperparameters import SLOT_MEANINGS
+from gradledger_server.optim.meanings import SLOT_MEANINGS
 from gradledger_server.optim.presets import DEFAULT_PRESET
 from gradledger_server.optim.transforms import TRANSFORMS
 from tools.libraries import LIBRARIES, Library

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gradledger_server.optim.catalog import RULES, presets_of
 from tests.api.talk import SGD, Json, Model, refused
 from tests.service import Service
 
@@ -55,6 +56,7 @@ def test_a_description_writes_every_default_out_and_creates_the_same_model(
         "momentum": 0.9,
         "dampening": 0.0,
         "first_step": "copy",
+        "lr_in_velocity": False,
         "weight_decay": 0.0,
         "weight_decay_mode": "l2",
     }
@@ -155,10 +157,7 @@ def test_a_model_made_anew_knows_nothing_of_the_old_ones_workers(model: Model) -
     assert model.push({"w": [1.0]}, worker="w0", sequence=1).receipt["replayed"] is False
 
 
-@pytest.mark.parametrize(
-    "rule", ["sgd", "momentum", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "adamw"]
-)
-@pytest.mark.parametrize("preset", ["torch", "textbook"])
+@pytest.mark.parametrize(("rule", "preset"), [(rule, name) for rule in RULES for name in presets_of(rule)])
 def test_every_rule_and_preset_can_be_created_and_trained(new: Model, rule: str, preset: str) -> None:
     new.create({"w": [1.0, -1.0]}, {"rule": rule, "preset": preset})
     for sequence in (1, 2, 3):

@@ -29,29 +29,53 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {rule: {"rule": rule} for rule in catalo
         "eps_root": 1e-6,
         "weight_decay": 0.1,
     },
+    "momentum, lr in the velocity": {"rule": "momentum", "preset": "keras"},
+    "nesterov, lr in the velocity": {"rule": "nesterov", "preset": "caffe"},
+    "lion, decay": {"rule": "lion", "weight_decay": 0.1},
+    "adagrad, no epsilon": {"rule": "adagrad", "preset": "tf1"},
     "rmsprop, textbook": {"rule": "rmsprop", "preset": "textbook"},
+    "rmsprop, centered": {"rule": "rmsprop", "centered": True},
+    "rmsprop, momentum": {"rule": "rmsprop", "momentum": 0.9},
+    "rmsprop, all": {"rule": "rmsprop", "preset": "tf1", "centered": True, "momentum": 0.9},
     "adadelta, l2": {"rule": "adadelta", "weight_decay": 0.01},
     "adam, textbook": {"rule": "adam", "preset": "textbook"},
     "adam, no mean, l2": {"rule": "adam", "beta1": 0, "weight_decay": 0.01},
+    "adam, raw": {"rule": "adam", "preset": "keras"},
+    "adam, biased": {"rule": "adam", "bias_correction": False},
     "adamw, no decay": {"rule": "adamw", "weight_decay": 0},
+    "adamw, absolute decay": {"rule": "adamw", "preset": "paper"},
+    "amsgrad, corrected": {"rule": "amsgrad", "preset": "optax"},
+    "amsgrad, no epsilon": {"rule": "amsgrad", "preset": "paper"},
+    "adamax, outside": {"rule": "adamax", "preset": "keras"},
+    "adamax, no epsilon": {"rule": "adamax", "preset": "paper"},
+    "nadam, constant": {"rule": "nadam", "preset": "optax"},
+    "nadam, tf": {"rule": "nadam", "preset": "tf1"},
+    "radam, trusted from the start": {"rule": "radam", "preset": "optax", "beta2": 0.75, "threshold": 4},
+    "ftrl, all": {"rule": "ftrl", "l1": 0.1, "l2": 0.2, "l2_shrinkage": 0.3, "beta": 0.5, "lr": 0.1},
+    "ftrl, tf": {"rule": "ftrl", "preset": "tf1", "l1": 0.01},
+    "adan, decay": {"rule": "adan", "weight_decay": 0.1, "eps_root": 1e-6},
+    "schedule_free_sgd, warming up": {"rule": "schedule_free_sgd", "warmup_steps": 10},
+    "schedule_free_adamw, all": {"rule": "schedule_free_adamw", "warmup_steps": 2, "weight_decay": 0.1},
 }
+
+SIZES = frozenset("vdpse")  # slots that hold squares, sizes or steps
 
 
 def expanded(name: str) -> dict[str, Setting]:
     return catalog.expand_optimizer(OPTIMIZERS[name], where="optimizer")
 
 
-def traced(name: str) -> tuple[Program, tuple[float, ...]]:
-    """The program and the scalars of its third update."""
+def traced(name: str, t: int = 3) -> tuple[Program, tuple[float, ...]]:
+    """The program and the scalars of its third update, or of update `t`."""
     optimizer = expanded(name)
-    return chain.program(optimizer), chain.scalars(optimizer, t=3, lr=0.01)
+    return chain.program(optimizer), chain.scalars(optimizer, t=t, lr=0.01)
 
 
 def drawn(program: Program, count: int, dtype: npt.DTypeLike, seed: int = 0) -> dict[str, Array]:
-    """Random w, g and slots; slots are not negative, as sums of squares are not."""
+    """Random w, g and slots; those that hold sizes or squares are not negative."""
     generator = np.random.default_rng(seed)
     return {
-        name: np.abs(values) if name in program.slots else values
+        name: np.abs(values) if name in SIZES else values
         for name in program.inputs
         for values in [generator.standard_normal(count).astype(dtype)]
     }

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from gradledger_server.kernels.cpu import CpuDevice
 from gradledger_server.kernels.crew import Crew
 from gradledger_server.kernels.llvm import LlvmKernel
 from gradledger_server.kernels.llvm_reductions import SumOfSquares
+from gradledger_server.kernels.trace import Program
 from tests.kernels.digest import digest
 from tests.kernels.programs import OPTIMIZERS, Array, drawn, equal_numbers, run, same_bits, traced
 
@@ -29,10 +30,17 @@ DTYPES = (np.float32, np.float64)
 CREW = Crew(3)
 
 
-@cache
-def kernels(name: str, dtype: Any) -> tuple[BlockedKernel, LlvmKernel, tuple[float, ...]]:
-    program, scalars = traced(name)
-    return BlockedKernel(program, np.dtype(dtype)), LlvmKernel(program, np.dtype(dtype), CREW), scalars
+@cache  # compiled once for all tests
+def compiled_kernel(program: Program, dtype: np.dtype[Any]) -> LlvmKernel:
+    return LlvmKernel(program, dtype, CREW)
+
+
+def kernels(
+    name: str, dtype: npt.DTypeLike, t: int = 3
+) -> tuple[BlockedKernel, LlvmKernel, tuple[float, ...]]:
+    program, scalars = traced(name, t)
+    kind = np.dtype(dtype)
+    return BlockedKernel(program, kind), compiled_kernel(program, kind), scalars
 
 
 def cut(arrays: dict[str, Array], start: int, count: int) -> dict[str, Array]:
@@ -58,6 +66,37 @@ def test_every_program_at_every_boundary(name: str, dtype: Any, monkeypatch: pyt
         assert same_bits(got["g"], arrays["g"])
 
 
+OPERATIONS: dict[str, Any] = {
+    "add": np.add,
+    "subtract": np.subtract,
+    "multiply": np.multiply,
+    "divide": np.divide,
+    "ratio": np.divide,
+    "sqrt": np.sqrt,
+    "negate": np.negative,
+    "abs": np.abs,
+    "sign": np.sign,
+    "maximum": np.maximum,
+    "minimum": np.minimum,
+    "greater": np.greater,
+    "at_least": np.greater_equal,
+    "less": np.less,
+    "at_most": np.less_equal,
+    "where": np.where,
+}
+"""What an operation comes to on ordinary numbers; `test_operations.py` has the others."""
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_first_update(name: str, dtype: npt.DTypeLike) -> None:
+    """Rules may treat t = 1 as something else."""
+    blocked, compiled, scalars = kernels(name, dtype, t=1)
+    arrays = drawn(blocked.program, 1001, dtype)
+    expected, got = run(blocked, arrays, scalars), run(compiled, arrays, scalars)
+    assert all(same_bits(got[letter], expected[letter]) for letter in arrays)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_the_blocked_kernel_is_the_rule_itself(name: str, dtype: Any) -> None:
@@ -67,13 +106,12 @@ def test_the_blocked_kernel_is_the_rule_itself(name: str, dtype: Any) -> None:
     kind: type[Any] = np.dtype(dtype).type
     values: dict[str, Any] = dict(arrays)
     values |= {ref: kind(x) for ref, x in zip(program.scalars, scalars, strict=True)}
-    operations = {"add": np.add, "subtract": np.subtract, "multiply": np.multiply, "divide": np.divide}
     for step in program.steps:
         operands = [values[operand] for operand in step.operands]
         if step.operation == "copy":
             values[step.result] = np.broadcast_to(operands[0], 1000)
         else:
-            values[step.result] = (operations | {"sqrt": np.sqrt})[step.operation](*operands)
+            values[step.result] = OPERATIONS[step.operation](*operands)
     got = run(BlockedKernel(program, np.dtype(dtype)), arrays, scalars)
     for letter, ref in zip(("w", *program.slots), program.results, strict=True):
         assert same_bits(got[letter], np.ascontiguousarray(values[ref])), letter
@@ -154,7 +192,7 @@ def test_one_wrong_bit_of_one_element_is_found_out() -> None:
 
 def test_variants_are_all_the_programs_settings_can_make() -> None:
     names = [variant.name for variant in variants("adam")]
-    assert names[:2] == ["adam", "adam, textbook"] and "adam, beta1 0" in names
+    assert names[0] == "adam" and {"adam, textbook", "adam, beta1 0"} <= set(names)
     assert "adam, beta2 0" in names and "adam, weight_decay 0.01" in names
     programs = [variant.program for variant in variants("adam")]
     assert len(set(programs)) == len(programs)
@@ -232,4 +270,4 @@ def test_other_processors_features_do_not_change_numpys_bits(kept: int, digests:
 @pytest.fixture(scope="module")
 def digests() -> str:
     sums = {np.dtype(dtype): SumOfSquares(np.dtype(dtype), CREW) for dtype in DTYPES}
-    return digest(partial(LlvmKernel, crew=CREW), lambda a: sums[a.dtype](a))
+    return digest(compiled_kernel, lambda a: sums[a.dtype](a))

@@ -11,9 +11,10 @@ import pytest
 
 from gradledger_server.kernels import cuda, latex
 from gradledger_server.kernels.cpu import CpuDevice
-from gradledger_server.kernels.operations import centralized, norm, sqrt, trust_ratio
+from gradledger_server.kernels.operations import sqrt
 from gradledger_server.kernels.stages import StagedKernel, split
 from gradledger_server.kernels.trace import Program, trace
+from gradledger_server.kernels.whole import centralized, norm, trust_ratio
 from gradledger_server.optim import catalog, chain
 from tests.kernels.programs import same_bits
 

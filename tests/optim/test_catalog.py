@@ -28,14 +28,17 @@ def test_everything_is_explicit_and_in_order() -> None:
             "beta2": 0.99,
             "eps": 1e-8,
             "eps_root": 0.0,
+            "eps_ref": "corrected",
+            "bias_correction": True,
             "weight_decay": 0.0,
             "weight_decay_mode": "l2",
         }
     )
 
 
-@pytest.mark.parametrize("preset", catalog.PRESETS)
-@pytest.mark.parametrize("rule", catalog.ELEMENTWISE)
+@pytest.mark.parametrize(
+    ("rule", "preset"), [(rule, preset) for rule in catalog.RULES for preset in catalog.presets_of(rule)]
+)
 def test_expanding_again_changes_nothing(rule: str, preset: str) -> None:
     once = expand(rule=rule, preset=preset)
     assert catalog.expand_optimizer(once, where="optimizer") == once
@@ -131,10 +134,11 @@ def test_a_rule_describes_itself(rule: str) -> None:
     told = guide.describe(rule)
     json.dumps(told, allow_nan=False)
     assert told["name"] == rule and told["summary"] and re.search(r"\d{4}", told["paper"])
-    held = catalog.slot_starts(expand(rule=rule))
-    assert [slot["name"] for slot in told["slots"] if slot["when"] is None] == list(held)
-    assert told["bytes_per_parameter"] == 4 * (1 + len(held))
-    assert told["presets"]
+    held = [slot["name"] for slot in told["slots"] if slot["when"] is None]
+    assert told["bytes_per_parameter"] == 4 * (1 + len(held)) and held == list(
+        catalog.slot_starts(expand(rule=rule))
+    )
+    assert tuple(told["presets"]) == catalog.presets_of(rule) and "torch" in told["presets"]
     schema = told["hyperparameters"]
     jsonschema.Draft202012Validator.check_schema(schema)
     for expanded in told["presets"].values():
@@ -150,7 +154,9 @@ def test_equations_are_balanced_and_complete(rule: str) -> None:
     equation = guide.describe(rule)["equation"]
     assert equation.count("{") == equation.count("}")
     assert equation.count(r"\left(") == equation.count(r"\right)")
-    for letter in ("w", *catalog.rule_facts(rule).slots):
+    declared = catalog.rule_facts(rule).hyperparameters
+    choices = {name: p.default or False for name, p in declared.items() if p.kind in ("choice", "switch")}
+    for letter in ("w", *catalog.rule_facts(rule).present_slots(choices)):
         assert f"{letter}_t = " in equation
     assert r"\mathrm" not in equation, "every hyperparameter has its symbol"
 

@@ -12,7 +12,7 @@ import pytest
 
 from gradledger_server.kernels.device import open_device
 from gradledger_server.optim import catalog, chain
-from gradledger_server.optim.hyperparameters import MEANINGS, SLOT_MEANINGS
+from gradledger_server.optim.meanings import MEANINGS, SLOT_MEANINGS
 
 RULES = tuple(catalog.ELEMENTWISE)
 
@@ -26,10 +26,12 @@ def test_a_rules_signature_is_its_specification(rule: str) -> None:
     assert len(leading) + len(settings) == len(parameters)
     assert [p.name for p in leading[:2]] == ["w", "g"]
     assert all(p.name in SLOT_MEANINGS and p.default is p.empty for p in leading[2:])
-    assert [p.name for p in settings[:2]] == ["t", "lr"] and settings[0].default is inspect.Parameter.empty
     facts = catalog.rule_facts(rule)
+    given, settings = settings[: len(facts.given)], settings[len(facts.given) :]
+    assert [p.name for p in given] == list(facts.given) and facts.given[0] == "t"
+    assert all(p.default is p.empty for p in given) and settings[0].name == "lr"
     assert tuple(facts.slots) == tuple(p.name for p in leading[2:])
-    assert {p.name for p in settings} - {"t"} <= set(facts.hyperparameters) <= set(MEANINGS)
+    assert {p.name for p in settings} <= set(facts.hyperparameters) <= set(MEANINGS)
     assert "weight_decay" in facts.hyperparameters
     assert facts.summary and facts.source
     for parameter in facts.hyperparameters.values():
@@ -43,18 +45,22 @@ def test_a_rule_is_a_function_of_arrays_too(rule: str) -> None:
     optimizer = catalog.expand_optimizer({"rule": rule}, where="optimizer")
     program = chain.program(optimizer)
     generator = np.random.default_rng(3)
-    w, g, *slots = (np.abs(generator.standard_normal(50)) for _ in program.inputs)
+    drawn = {name: np.abs(generator.standard_normal(50)) for name in program.inputs}
     settings: dict[str, Any] = {
         name: optimizer[name]
         for name in inspect.signature(catalog.ELEMENTWISE[rule]).parameters
         if name in optimizer and name != "lr"
     }
+    settings |= {"base_lr": 0.1} if "base_lr" in catalog.rule_facts(rule).given else {}
     kinds: tuple[type[Any], ...] = (np.float64, np.float32)
     for kind in kinds:
-        arrays: list[Any] = [array.astype(kind) for array in (w, g, *slots)]
-        expected = catalog.ELEMENTWISE[rule](*arrays, t=4, lr=0.01, **settings)
+        arrays = {name: array.astype(kind) for name, array in drawn.items()}
+        slots = [arrays.get(slot, kind(0)) for slot in catalog.rule_facts(rule).slots]
+        returned = catalog.ELEMENTWISE[rule](arrays["w"], arrays["g"], *slots, t=4, lr=0.01, **settings)
+        named = zip(("w", *catalog.rule_facts(rule).slots), returned, strict=True)
+        expected = [value for name, value in named if name in program.inputs]
         assert all(np.asarray(value).dtype == kind for value in expected)
-        got = [array.copy() for array in arrays]
+        got = [array.copy() for array in arrays.values()]
         kernel = open_device("cpu").kernel(program, kind)
         kernel(got[0], got[0], got[1], got[2:], chain.scalars(optimizer, t=4, lr=0.01))
         for value, array in zip(expected, (got[0], *got[2:]), strict=True):
@@ -62,9 +68,15 @@ def test_a_rule_is_a_function_of_arrays_too(rule: str) -> None:
             np.testing.assert_allclose(cast("Any", value), array, rtol=tolerance)
 
 
+# A mean of gradients that does not start at 0 is a gradient seen; TensorFlow's FTRL forgets its weights.
+MOVES_UNTOUCHED = {("yogi", "optax"), ("ftrl", "keras"), ("ftrl", "tf1")}
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_an_element_never_touched_stays_put(rule: str) -> None:
-    for preset in catalog.PRESETS:
+    for preset in catalog.presets_of(rule):
+        if (rule, preset) in MOVES_UNTOUCHED:
+            continue
         optimizer = catalog.expand_optimizer({"rule": rule, "preset": preset, "weight_decay": 0}, where="o")
         w, *_ = trajectory(optimizer, 1.5, [0.0] * 5)
         assert w == [1.5] * 5
@@ -72,7 +84,12 @@ def test_an_element_never_touched_stays_put(rule: str) -> None:
 
 @pytest.mark.parametrize("rule", RULES)
 def test_every_rule_finds_the_bottom_of_a_bowl(rule: str) -> None:
-    larger: dict[str, dict[str, Any]] = {"adagrad": {"lr": 0.5}, "adadelta": {"lr": 1.0, "eps_root": 1e-3}}
+    larger: dict[str, dict[str, Any]] = {
+        "adagrad": {"lr": 0.5},
+        "ftrl": {"lr": 0.5},
+        "fedadagrad": {"lr": 0.5},
+        "adadelta": {"lr": 1.0, "eps_root": 1e-3},
+    }
     given = {"rule": rule, **larger.get(rule, {"lr": 0.02})}
     optimizer = catalog.expand_optimizer(given, where="optimizer")
     w, *_ = trajectory(optimizer, 1.0, lambda w: 2 * w, steps=600)

@@ -95,7 +95,9 @@ CLOSED_FORMS: list[tuple[Json, Callable[[int], float]]] = [
 ]
 
 
-@pytest.mark.parametrize(("schedule", "form"), CLOSED_FORMS, ids=lambda value: str(value)[:50])
+@pytest.mark.parametrize(
+    ("schedule", "form"), CLOSED_FORMS, ids=[str(given)[:60] for given, _ in CLOSED_FORMS]
+)
 def test_closed_forms(schedule: Json, form: Callable[[int], float]) -> None:
     expanded = expand_schedule(schedule, where="schedule")
     for s in range(130):

@@ -15,7 +15,7 @@ from gradledger_server.kernels.device import Device
 from gradledger_server.machine.spec import Group
 from gradledger_server.machine.step import Step, Update
 from gradledger_server.optim import catalog, guide
-from gradledger_server.optim.hyperparameters import MEANINGS, SLOT_MEANINGS
+from gradledger_server.optim.meanings import MEANINGS, SLOT_MEANINGS
 
 VECTORS: dict[str, Any] = json.loads(
     (Path(__file__).parents[1] / "vectors" / "whole.json").read_text(encoding="utf-8")
@@ -52,7 +52,7 @@ def test_a_rules_signature_is_its_specification(rule: str) -> None:
     facts, told = catalog.rule_facts(rule), guide.describe(rule)
     assert facts.summary and re.search(r"\d{4}", facts.source)
     assert set(facts.hyperparameters) <= set(MEANINGS) and set(facts.slots) <= set(SLOT_MEANINGS)
-    for preset in catalog.PRESETS:
+    for preset in catalog.presets_of(rule):
         once = catalog.expand_optimizer({"rule": rule, "preset": preset}, where="o")
         assert catalog.expand_optimizer(once, where="o") == once
     json.dumps(told, allow_nan=False)

@@ -15,7 +15,7 @@ from gradledger_server.kernels.tensor import Tensor
 from gradledger_server.kernels.trace import trace
 from gradledger_server.optim import whole_transforms
 from gradledger_server.optim.matrices import muon
-from gradledger_server.optim.rules import momentum
+from gradledger_server.optim.rules.descent import momentum
 
 VECTORS: Any = json.loads((Path(__file__).parents[1] / "vectors" / "whole.json").read_text(encoding="utf-8"))
 DTYPES = {"F32": np.float32, "F64": np.float64}

@@ -1,86 +1,122 @@
-"""Writes torch.json beside this file: trajectories of PyTorch's optimizers, which the rules are held against.
+"""Writes torch.json beside this file: trajectories of PyTorch's optimizers and of the schedule-free ones.
 
-Run with a Python that has PyTorch; the suite itself needs only what is committed. Weights and gradients are
-drawn once in float64 and rounded to float32 for the float32 runs; PyTorch runs its plain loop (not foreach,
-not fused).
+PyTorch runs its plain loop (not foreach, not fused).
 """
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from importlib.metadata import version
 from typing import Any
 
+import schedulefree
 import torch
 
-SEED = 20150722
-STEPS = 24
-SHAPE = (2, 3)
+from tests.vectors.recording import Array, Case, each, spelled, write
 
-Scheduler = tuple[str, dict[str, Any]]
-Case = tuple[str, str, dict[str, Any], dict[str, Any], Scheduler | None, dict[str, Any] | None]
 
-# Name, PyTorch's class and arguments, our optimizer, PyTorch's scheduler and arguments, our schedule.
-CASES: list[Case] = [
-    ("sgd", "SGD", {}, {"rule": "sgd"}, None, None),
-    (
-        "sgd l2",
+def trajectory(
+    kind: str, arguments: dict[str, Any], weights: Array, gradients: Array, factors: list[float]
+) -> list[Array]:
+    weight = torch.nn.Parameter(torch.from_numpy(weights.copy()))
+    torch.set_default_dtype(weight.dtype)  # or NAdam would keep its product of momenta in float32
+    optimizer = (
+        getattr(torch.optim, kind)([weight], foreach=False, **arguments)
+        if kind != "SparseAdam"
+        else (torch.optim.SparseAdam([weight], **arguments))
+    )
+    base = optimizer.param_groups[0]["lr"]
+    taken = []
+    for gradient, factor in zip(each(gradients), factors, strict=True):
+        optimizer.param_groups[0]["lr"] = base * factor
+        pushed = torch.from_numpy(gradient)
+        weight.grad = pushed.to_sparse() if kind == "SparseAdam" else pushed
+        optimizer.step()
+        taken.append(weight.detach().numpy().copy())
+    return taken
+
+
+def schedule_free(
+    kind: str, arguments: dict[str, Any], weights: Array, gradients: Array, evaluated: bool
+) -> list[Array]:
+    """The weights gradients are taken at, or the averages the optimizer would evaluate with."""
+    weight = torch.nn.Parameter(torch.from_numpy(weights.copy()))
+    optimizer = getattr(schedulefree, kind)([weight], foreach=False, **arguments)
+    taken = []
+    for gradient in each(gradients):
+        optimizer.train()
+        weight.grad = torch.from_numpy(gradient)
+        optimizer.step()
+        if evaluated:
+            there = weight.detach().clone()
+            optimizer.eval()
+            taken.append(weight.detach().numpy().copy())
+            optimizer.train()  # which does not bring back the last bit of where training was
+            weight.data.copy_(there)
+        else:
+            taken.append(weight.detach().numpy().copy())
+    return taken
+
+
+def case(
+    name: str, kind: str, arguments: dict[str, Any], optimizer: dict[str, Any], decay: float | None = None
+) -> Case:
+    def run(weights: Array, gradients: Array, factors: list[float]) -> list[Array]:
+        return trajectory(kind, arguments, weights, gradients, factors)
+
+    return Case(name, spelled(f"torch.optim.{kind}", arguments), {"preset": "torch", **optimizer}, run, decay)
+
+
+def free(
+    name: str, kind: str, arguments: dict[str, Any], optimizer: dict[str, Any], view: str = "train"
+) -> Case:
+    def run(weights: Array, gradients: Array, factors: list[float]) -> list[Array]:
+        assert set(factors) == {1.0}
+        return schedule_free(kind, arguments, weights, gradients, view == "eval")
+
+    extra = {} if view == "train" else {"view": view}
+    return Case(name, spelled(f"schedulefree.{kind}", arguments), optimizer, run, extra=extra)
+
+
+CASES = [
+    case("sgd", "SGD", {}, {"rule": "sgd"}),
+    case(
+        "sgd l2 decayed",
         "SGD",
         {"lr": 0.1, "weight_decay": 0.02},
         {"rule": "sgd", "lr": 0.1, "weight_decay": 0.02},
-        None,
-        None,
+        0.9,
     ),
-    (
-        "sgd exponential",
+    case("momentum", "SGD", {"momentum": 0.9}, {"rule": "momentum"}),
+    case(
+        "momentum dampened l2 decayed",
         "SGD",
-        {"lr": 0.1},
-        {"rule": "sgd", "lr": 0.1},
-        ("ExponentialLR", {"gamma": 0.9}),
-        {"name": "exponential_decay", "decay_rate": 0.9, "decay_steps": 1},
+        {"lr": 0.05, "momentum": 0.8, "dampening": 0.6, "weight_decay": 0.1},
+        {"rule": "momentum", "lr": 0.05, "momentum": 0.8, "dampening": 0.6, "weight_decay": 0.1},
+        0.9,
     ),
-    (
-        "momentum",
-        "SGD",
-        {"lr": 0.05, "momentum": 0.9},
-        {"rule": "momentum", "lr": 0.05},
-        None,
-        None,
-    ),
-    (
-        "momentum dampened",
-        "SGD",
-        {"lr": 0.05, "momentum": 0.8, "dampening": 0.6},
-        {"rule": "momentum", "lr": 0.05, "momentum": 0.8, "dampening": 0.6},
-        None,
-        None,
-    ),
-    (
-        "momentum dampened l2 staircase",
-        "SGD",
-        {"lr": 0.05, "momentum": 0.8, "dampening": 0.8, "weight_decay": 0.1},
-        {"rule": "momentum", "lr": 0.05, "momentum": 0.8, "dampening": 0.8, "weight_decay": 0.1},
-        ("StepLR", {"step_size": 5, "gamma": 0.5}),
-        {"name": "exponential_decay", "decay_rate": 0.5, "decay_steps": 5, "staircase": True},
-    ),
-    (
-        "nesterov",
-        "SGD",
-        {"lr": 0.05, "momentum": 0.9, "nesterov": True},
-        {"rule": "nesterov", "lr": 0.05},
-        None,
-        None,
-    ),
-    (
-        "nesterov l2 exponential",
+    case("nesterov", "SGD", {"momentum": 0.9, "nesterov": True}, {"rule": "nesterov"}),
+    case(
+        "nesterov l2 decayed",
         "SGD",
         {"lr": 0.05, "momentum": 0.7, "nesterov": True, "weight_decay": 0.01},
         {"rule": "nesterov", "lr": 0.05, "momentum": 0.7, "weight_decay": 0.01},
-        ("ExponentialLR", {"gamma": 0.95}),
-        {"name": "exponential_decay", "decay_rate": 0.95, "decay_steps": 1},
+        0.95,
     ),
-    ("adagrad", "Adagrad", {}, {"rule": "adagrad"}, None, None),
-    (
+    case(
+        "diloco",
+        "SGD",
+        {"lr": 0.7, "momentum": 0.9, "nesterov": True},
+        {"rule": "nesterov", "preset": "diloco"},
+    ),
+    case("rprop", "Rprop", {}, {"rule": "rprop"}),
+    case(
+        "rprop narrow",
+        "Rprop",
+        {"lr": 0.05, "etas": (0.3, 1.5), "step_sizes": (0.02, 0.08)},
+        {"rule": "rprop", "lr": 0.05, "shrink": 0.3, "grow": 1.5, "min_step": 0.02, "max_step": 0.08},
+    ),
+    case("adagrad", "Adagrad", {}, {"rule": "adagrad"}),
+    case(
         "adagrad lr_decay accumulator l2",
         "Adagrad",
         {"lr": 0.1, "lr_decay": 0.05, "initial_accumulator_value": 0.1, "weight_decay": 0.01, "eps": 1e-7},
@@ -92,118 +128,122 @@ CASES: list[Case] = [
             "weight_decay": 0.01,
             "eps": 1e-7,
         },
-        None,
-        None,
     ),
-    ("rmsprop", "RMSprop", {}, {"rule": "rmsprop"}, None, None),
-    (
-        "rmsprop l2 exponential",
+    case("rmsprop", "RMSprop", {}, {"rule": "rmsprop"}),
+    case(
+        "rmsprop l2 decayed",
         "RMSprop",
         {"lr": 0.02, "alpha": 0.9, "eps": 1e-4, "weight_decay": 0.03},
         {"rule": "rmsprop", "lr": 0.02, "rho": 0.9, "eps": 1e-4, "weight_decay": 0.03},
-        ("ExponentialLR", {"gamma": 0.97}),
-        {"name": "exponential_decay", "decay_rate": 0.97, "decay_steps": 1},
+        0.97,
     ),
-    ("adadelta", "Adadelta", {}, {"rule": "adadelta"}, None, None),
-    (
+    case(
+        "rmsprop momentum decayed",
+        "RMSprop",
+        {"lr": 0.02, "momentum": 0.8},
+        {"rule": "rmsprop", "lr": 0.02, "momentum": 0.8},
+        0.9,
+    ),
+    case(
+        "rmsprop centered",
+        "RMSprop",
+        {"lr": 0.002, "alpha": 0.9, "eps": 1e-2, "centered": True},
+        {"rule": "rmsprop", "lr": 0.002, "rho": 0.9, "eps": 1e-2, "centered": True},
+    ),
+    case(
+        "rmsprop centered momentum",
+        "RMSprop",
+        {"lr": 0.002, "alpha": 0.9, "eps": 1e-2, "momentum": 0.5, "centered": True},
+        {"rule": "rmsprop", "lr": 0.002, "rho": 0.9, "eps": 1e-2, "momentum": 0.5, "centered": True},
+    ),
+    case("adadelta", "Adadelta", {}, {"rule": "adadelta"}),
+    case(
         "adadelta l2",
         "Adadelta",
         {"lr": 0.5, "rho": 0.95, "eps": 1e-4, "weight_decay": 0.01},
         {"rule": "adadelta", "lr": 0.5, "rho": 0.95, "eps": 1e-4, "weight_decay": 0.01},
-        None,
-        None,
     ),
-    ("adam", "Adam", {}, {"rule": "adam"}, None, None),
-    (
-        "adam betas l2 exponential",
+    case("adam", "Adam", {}, {"rule": "adam"}),
+    case(
+        "adam betas l2 decayed",
         "Adam",
         {"lr": 0.03, "betas": (0.8, 0.95), "eps": 1e-5, "weight_decay": 0.05},
         {"rule": "adam", "lr": 0.03, "betas": [0.8, 0.95], "eps": 1e-5, "weight_decay": 0.05},
-        ("ExponentialLR", {"gamma": 0.93}),
-        {"name": "exponential_decay", "decay_rate": 0.93, "decay_steps": 1},
+        0.93,
     ),
-    ("adamw", "AdamW", {}, {"rule": "adamw"}, None, None),
-    (
-        "adamw strong decay staircase",
+    case("adam raw", "SparseAdam", {"eps": 1e-3}, {"rule": "adam", "eps": 1e-3, "eps_ref": "raw"}),
+    case("adamw", "AdamW", {}, {"rule": "adamw"}),
+    case(
+        "adamw strong decay decayed",
         "AdamW",
         {"lr": 0.02, "betas": (0.7, 0.9), "weight_decay": 0.5},
         {"rule": "adamw", "lr": 0.02, "beta1": 0.7, "beta2": 0.9, "weight_decay": 0.5},
-        ("StepLR", {"step_size": 7, "gamma": 0.1}),
-        {"name": "exponential_decay", "decay_rate": 0.1, "decay_steps": 7, "staircase": True},
+        0.9,
+    ),
+    case("amsgrad", "Adam", {"amsgrad": True}, {"rule": "amsgrad"}),
+    case(
+        "amsgrad betas",
+        "Adam",
+        {"lr": 0.02, "amsgrad": True, "betas": (0.8, 0.7), "eps": 1e-3},
+        {"rule": "amsgrad", "lr": 0.02, "betas": [0.8, 0.7], "eps": 1e-3},
+    ),
+    case("adamax", "Adamax", {}, {"rule": "adamax"}),
+    case(
+        "adamax betas l2",
+        "Adamax",
+        {"lr": 0.03, "betas": (0.8, 0.7), "eps": 1e-2, "weight_decay": 0.1},
+        {"rule": "adamax", "lr": 0.03, "betas": [0.8, 0.7], "eps": 1e-2, "weight_decay": 0.1},
+    ),
+    case("nadam", "NAdam", {}, {"rule": "nadam"}),
+    case(
+        "nadam fast decay",
+        "NAdam",
+        {"lr": 0.02, "betas": (0.95, 0.9), "momentum_decay": 0.5, "weight_decay": 0.1},
+        {"rule": "nadam", "lr": 0.02, "betas": [0.95, 0.9], "momentum_decay": 0.5, "weight_decay": 0.1},
+    ),
+    case("radam", "RAdam", {}, {"rule": "radam"}),
+    case(
+        "radam betas decayed",
+        "RAdam",
+        {"lr": 0.02, "betas": (0.8, 0.95), "eps": 1e-3},
+        {"rule": "radam", "lr": 0.02, "betas": [0.8, 0.95], "eps": 1e-3},
+        0.95,
+    ),
+    free("schedule_free_sgd", "SGDScheduleFree", {}, {"rule": "schedule_free_sgd"}),
+    free(
+        "schedule_free_sgd warming up l2",
+        "SGDScheduleFree",
+        {"lr": 0.1, "momentum": 0.7, "warmup_steps": 7, "weight_decay": 0.02},
+        {"rule": "schedule_free_sgd", "lr": 0.1, "momentum": 0.7, "warmup_steps": 7, "weight_decay": 0.02},
+    ),
+    free(
+        "schedule_free_sgd averaged",
+        "SGDScheduleFree",
+        {"lr": 0.1, "warmup_steps": 3},
+        {"rule": "schedule_free_sgd", "lr": 0.1, "warmup_steps": 3},
+        "eval",
+    ),
+    free("schedule_free_adamw", "AdamWScheduleFree", {}, {"rule": "schedule_free_adamw"}),
+    free(
+        "schedule_free_adamw warming up decay",
+        "AdamWScheduleFree",
+        {"lr": 0.02, "betas": (0.8, 0.9), "warmup_steps": 5, "weight_decay": 0.1},
+        {
+            "rule": "schedule_free_adamw",
+            "lr": 0.02,
+            "betas": [0.8, 0.9],
+            "warmup_steps": 5,
+            "weight_decay": 0.1,
+        },
+    ),
+    free(
+        "schedule_free_adamw averaged",
+        "AdamWScheduleFree",
+        {"lr": 0.02},
+        {"rule": "schedule_free_adamw", "lr": 0.02},
+        "eval",
     ),
 ]
 
-
-def trajectory(
-    weights: torch.Tensor,
-    gradients: torch.Tensor,
-    kind: str,
-    arguments: dict[str, Any],
-    scheduler: Scheduler | None,
-) -> list[list[float]]:
-    """The flattened weights after every step."""
-    weight = torch.nn.Parameter(weights.clone())
-    optimizer = getattr(torch.optim, kind)([weight], foreach=False, **arguments)
-    schedule = (
-        getattr(torch.optim.lr_scheduler, scheduler[0])(optimizer, **scheduler[1]) if scheduler else None
-    )
-    taken = []
-    for gradient in gradients:
-        weight.grad = gradient.clone()
-        optimizer.step()
-        if schedule is not None:
-            schedule.step()
-        taken.append(weight.detach().flatten().tolist())
-    return taken
-
-
-def defaults() -> dict[str, dict[str, Any]]:
-    """The numbers PyTorch's own constructors choose."""
-    weight = torch.nn.Parameter(torch.zeros(1))
-    kinds = ("SGD", "Adagrad", "RMSprop", "Adadelta", "Adam", "AdamW")
-    return {
-        kind: {
-            name: value
-            for name, value in getattr(torch.optim, kind)([weight]).defaults.items()
-            if isinstance(value, int | float | tuple) and not isinstance(value, bool)
-        }
-        for kind in kinds
-    }
-
-
-def main() -> None:
-    generator = torch.Generator().manual_seed(SEED)
-    weights = torch.randn(SHAPE, generator=generator, dtype=torch.float64)
-    scales = torch.logspace(-3, 1, weights.numel(), dtype=torch.float64).reshape(SHAPE)
-    gradients = torch.randn((STEPS, *SHAPE), generator=generator, dtype=torch.float64) * scales
-    document: dict[str, Any] = {
-        "made_by": "make_torch_vectors.py",
-        "torch": torch.__version__,
-        "seed": SEED,
-        "defaults": defaults(),
-        "inputs": {},
-        "cases": [],
-    }
-    for dtype, precision in (("F32", torch.float32), ("F64", torch.float64)):
-        start, pushed = weights.to(precision), gradients.to(precision)
-        document["inputs"][dtype] = {
-            "weights": start.flatten().tolist(),
-            "gradients": pushed.reshape(STEPS, -1).tolist(),
-        }
-        for name, kind, arguments, optimizer, scheduler, schedule in CASES:
-            document["cases"].append(
-                {
-                    "name": name,
-                    "dtype": dtype,
-                    "torch": {"class": kind, "arguments": arguments, "scheduler": scheduler},
-                    "optimizer": optimizer,
-                    "schedule": schedule,
-                    "trajectory": trajectory(start, pushed, kind, arguments, scheduler),
-                }
-            )
-    target = Path(__file__).with_name("torch.json")
-    target.write_text(json.dumps(document, separators=(",", ":")).replace('{"name"', '\n{"name"') + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    write(__file__, {name: version(name) for name in ("torch", "schedulefree")}, CASES, ("F32", "F64"))

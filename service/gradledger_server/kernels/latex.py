@@ -168,7 +168,7 @@ def combine(operation: str, operands: list[Text]) -> Text:
             below = length if eps.latex == "0" else combine("add", [length, eps])
             return Text(rf"\min\left(1, {combine('divide', [limit, below]).latex}\right)", _ATOM)
         case "centralized", [whole]:
-            return Text(rf"\left({whole.latex} - \mathrm{{mean}}\, {whole.within(_ATOM)}\right)", _ATOM)
+            return Text(rf"\left({whole.latex} - \mathrm{{mean}}~{whole.within(_ATOM)}\right)", _ATOM)
         case "clipped_columns" | "clipped_rows", [_, clipped, clipping, _]:
             return Text(rf"\mathrm{{agc}}_{{{clipping.latex}}}\left({clipped.latex}\right)", _ATOM)
         case "negate", [inner]:
@@ -182,7 +182,8 @@ def combine(operation: str, operands: list[Text]) -> Text:
         case (("greater" | "at_least" | "less" | "at_most"), [left, right]):
             return Text(f"[{left.latex} {_COMPARISONS[operation]} {right.latex}]", _ATOM)
         case "where", [condition, yes, no]:
-            held = condition.latex.removeprefix("[").removesuffix("]")
+            told = condition.latex
+            held = told[1:-1] if told.startswith("[") else rf"{told} \ne 0"
             cases = rf"{yes.latex} & {held} \\ {no.latex} & \text{{otherwise}}"
             return Text(rf"\begin{{cases}} {cases} \end{{cases}}", _ATOM)
         case "copy", [same]:

@@ -127,6 +127,9 @@ def expand(
         },
     }
     spec = read(expanded)
+    for index, group in enumerate(spec.groups):
+        where = "schedule" if index == len(spec.groups) - 1 else f"groups[{index}].schedule"
+        catalog.refuse_schedule(group.optimizer, group.schedule, where=where)
     _refuse_idle_groups(spec)
     _refuse_unfit_tensors(spec)
     require_room(spec.layout.tables)
@@ -163,21 +166,36 @@ def reconfigure(spec: Spec, change: Json) -> Spec:
                 field="groups" if before_rule == after_rule else "optimizer.rule",
                 hint="Slots belong to a rule: create a new model from the parameters to change it.",
             )
-        _refuse_other_slots(spec.groups[place.tensor.group], after.groups[then.tensor.group])
+        _refuse_other_slots(spec.groups[was.group], after.groups[now.group], was.shape)
     _refuse_other_accumulation(spec, after)
     return after
 
 
-def _refuse_other_slots(before: Group, after: Group) -> None:
-    """Slots are made, and filled, when a model is created."""
+def _refuse_other_slots(before: Group, after: Group, shape: tuple[int, ...]) -> None:
+    """Slots are made, and filled, when a model is created; so they are those of a tensor of this shape."""
     held, asked = before.slot_starts, after.slot_starts
     if held != asked:
+        averages = (held.keys() ^ asked.keys()) & set(AVERAGES.values())
         raise InvalidSpec(
             f"the change would give the tensors of {before.match!r} other slots, or others to start from: "
             f"{_slots(held)} → {_slots(asked)}",
-            field="transforms" if held.keys() ^ asked.keys() <= set(AVERAGES.values()) else "optimizer",
+            field="transforms" if averages else "optimizer",
             hint="Slots are made with the model, also those of "
             f"{', '.join(AVERAGES)}: create a new model from the parameters to change them.",
+        )
+    if before.slot_shapes(shape) != after.slot_shapes(shape):
+        raise InvalidSpec(
+            f"the change gives tensors of shape {list(shape)} slots of other shapes: "
+            f"{before.slot_shapes(shape)} → {after.slot_shapes(shape)}",
+            field="optimizer",
+            hint="Slots are kept as they were created: create a new model from the parameters.",
+        )
+    if catalog.rate_is_fixed(before.optimizer) and before.optimizer["lr"] != after.optimizer["lr"]:
+        raise InvalidSpec(
+            f"the change moves the lr of the tensors of {before.match!r} from {before.optimizer['lr']:g} to "
+            f"{after.optimizer['lr']:g}, which rule {before.optimizer['rule']!r} does not allow",
+            field="optimizer.lr",
+            hint="The learning rate of this rule is part of what its slots mean: create a new model.",
         )
 
 

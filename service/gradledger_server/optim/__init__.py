@@ -1,4 +1,4 @@
 """THE EQUATIONS: update rules, presets and schedules; no clock, randomness, environment or logging.
 
-Read `rules.py`; `catalog.py` is the way in.
+Read `rules/`; `catalog.py` is the way in.
 """

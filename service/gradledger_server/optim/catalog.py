@@ -3,7 +3,8 @@
     expand_optimizer({"rule": "adam", "lr": 0.01})   every hyperparameter, explicit and checked
     slot_starts(optimizer)                           the slots, and the number each starts from
 
-All of it is derived from the signatures in `rules.py`. `schedules.catalog` is the same for schedules.
+All of it is derived from the signatures in `rules/`, `trust.py` and `matrices.py`. `schedules.catalog` is the
+same for schedules.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from functools import cache
 
 from gradledger_server.errors import RuleNotFound
 from gradledger_server.optim import transforms
+from gradledger_server.optim.combinations import ELSEWHERE, refuse_impossible
 from gradledger_server.optim.expansion import choose, settle, wrong
-from gradledger_server.optim.hyperparameters import FLOAT32_TINY
 from gradledger_server.optim.matrices import MATRIX_RULES, REFUSES, SLOT_SHAPES, Shape
-from gradledger_server.optim.presets import DEFAULT_PRESET, PRESETS
+from gradledger_server.optim.presets import DEFAULT_PRESET, PRESETS, presets_of
 from gradledger_server.optim.rules import RULES as ELEMENTWISE
 from gradledger_server.optim.signatures import Facts, Setting, facts_of
 from gradledger_server.optim.trust import TRUST_RULES
@@ -30,7 +31,9 @@ __all__ = [
     "RULES",
     "bytes_per_parameter",
     "expand_optimizer",
+    "presets_of",
     "refusal",
+    "refuse_schedule",
     "rule_facts",
     "slot_shapes",
     "slot_starts",
@@ -43,6 +46,7 @@ Optimizer = Mapping[str, Setting]
 
 # What other libraries call it. Understood when a spec is read, never written.
 _ALIASES = {"learning_rate": "lr"}
+_COUNTED = {1: "one number", 2: "two numbers", 3: "three numbers"}
 _ALIASES_OF_RULE = {"adadelta": {"eps": "eps_root"}}  # there is no outer epsilon to confuse it with
 
 
@@ -67,6 +71,9 @@ def expand_optimizer(given: Mapping[str, object], *, where: str) -> dict[str, Se
     """
     rule = choose(given, "rule", tuple(RULES), where=where, default=None)
     preset = choose(given, "preset", tuple(PRESETS), where=where, default=DEFAULT_PRESET)
+    if preset not in presets_of(rule):
+        hint = f"Preset {preset!r} says nothing about rule {rule!r}."
+        raise wrong(f"{where}.preset", preset, "one of " + ", ".join(presets_of(rule)), hint=hint)
     facts = rule_facts(rule)
     written = own_names(given, where=where)
     settled = settle(
@@ -75,25 +82,42 @@ def expand_optimizer(given: Mapping[str, object], *, where: str) -> dict[str, Se
         PRESETS[preset].get(rule, {}),
         where=where,
         of=f"rule {rule!r}",
+        elsewhere=ELSEWHERE,
     )
-    _require_floor(settled, where=where)
-    if settled.get("weight_decay_mode") == "decoupled_abs" and settled["lr"] == 0:
-        hint = "This mode decays by what the schedule makes of lr, relative to it."
-        raise wrong(f"{where}.lr", settled["lr"], "above 0 with weight_decay_mode decoupled_abs", hint=hint)
-    return {"rule": rule, "preset": preset, **settled}
+    expanded: dict[str, Setting] = {"rule": rule, "preset": preset, **settled}
+    refuse_impossible(expanded, where=where)
+    return expanded
 
 
 def numbers(optimizer: Optimizer) -> dict[str, float]:
-    """The hyperparameters that are numbers."""
-    return {name: value for name, value in optimizer.items() if not isinstance(value, str)}
+    """The hyperparameters that are numbers, and the learning rate once more as the schedule's base."""
+    told = {name: value for name, value in optimizer.items() if not isinstance(value, str)}
+    return {**told, "base_lr": told["lr"]}
 
 
 def slot_starts(optimizer: Optimizer) -> dict[str, float]:
-    """The rule's slots in order, each with the number its elements hold before the first update."""
-    starts = rule_facts(str(optimizer["rule"])).slots
+    """The optimizer's slots in order, each with the number its elements hold before the first update."""
+    facts = rule_facts(str(optimizer["rule"]))
+    starts = {slot: facts.slots[slot] for slot in facts.present_slots(optimizer)}
     return {
         slot: float(optimizer[start] if isinstance(start, str) else start) for slot, start in starts.items()
     }
+
+
+def rate_is_fixed(optimizer: Optimizer) -> bool:
+    """Whether the rule's learning rate may never change, by a schedule or otherwise."""
+    return rule_facts(str(optimizer["rule"])).fixed_rate
+
+
+def refuse_schedule(optimizer: Optimizer, schedule: Mapping[str, Setting], *, where: str) -> None:
+    """Raises InvalidSpec if the rule's learning rate is fixed and the schedule, at path `where`, moves it."""
+    if rate_is_fixed(optimizer) and schedule["name"] != "constant":
+        raise wrong(
+            f"{where}.name",
+            schedule["name"],
+            f"constant, with rule {optimizer['rule']!r}",
+            hint="The learning rate of this rule is part of what its slots mean: it cannot change.",
+        )
 
 
 def slot_shapes(optimizer: Optimizer, shape: Shape) -> dict[str, Shape]:
@@ -116,7 +140,7 @@ def refusal(optimizer: Optimizer, shape: Shape) -> str | None:
 
 
 def own_names(given: Mapping[str, object], *, where: str) -> dict[str, object]:
-    """An `optimizer` object's fields under their own names; a pair of `betas` becomes two fields.
+    """An `optimizer` object's fields under their own names; `betas` become a field each.
 
     Raises InvalidSpec if the same thing is said twice.
     """
@@ -125,22 +149,13 @@ def own_names(given: Mapping[str, object], *, where: str) -> dict[str, object]:
     aliases = _ALIASES | _ALIASES_OF_RULE.get(rule, {})
     for name, value in given.items():
         pairs = [(aliases.get(name, name), value)]
-        if name == "betas" and "beta1" in rule_facts(rule).hyperparameters:
-            if not isinstance(value, list | tuple) or len(value) != 2:
-                raise wrong(f"{where}.betas", value, "two numbers, [beta1, beta2]")
-            pairs = list(zip(("beta1", "beta2"), value, strict=True))
+        betas = [beta for beta in rule_facts(rule).hyperparameters if beta in ("beta1", "beta2", "beta3")]
+        if name == "betas" and betas:
+            if not isinstance(value, list | tuple) or len(value) != len(betas):
+                raise wrong(f"{where}.betas", value, f"{_COUNTED[len(betas)]}, [{', '.join(betas)}]")
+            pairs = list(zip(betas, value, strict=True))
         for own_name, own_value in pairs:
             if own_name in plain:
                 raise wrong(f"{where}.{name}", value, f"{own_name} given once, under one name")
             plain[own_name] = own_value
     return plain
-
-
-def _require_floor(settled: Optimizer, *, where: str) -> None:
-    """Refuse a rule that would divide by the root of nothing: an element never touched would become NaN."""
-    floors = [name for name in ("eps", "eps_root", "initial_accumulator") if name in settled]
-    if floors and all(float(settled[name]) < FLOAT32_TINY for name in floors):
-        hint = "With all of them zero the first division by an untouched element's root is 0/0."
-        raise wrong(
-            f"{where}.{floors[0]}", settled[floors[0]], f"one of {', '.join(floors)} above 1.2e-38", hint=hint
-        )

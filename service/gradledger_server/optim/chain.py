@@ -9,7 +9,7 @@ is known only when an update is made (`moment`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -50,7 +50,7 @@ def untraced(optimizer: Optimizer, transforms: Transforms = NONE) -> Callable[..
     """The chain of a rule on matrices: called with tensors and, by keyword, what `moment` says."""
     rule = str(optimizer["rule"])
     settings = {name: optimizer[name] for name in _passed(rule_facts(rule))} | _settings(transforms)
-    chained = _chained(rule, _in_order(transforms))
+    chained = _chained(rule, _in_order(transforms), tuple(rule_facts(rule).slots))
     return lambda *arrays, **now: chained(*arrays, **{**settings, **now})
 
 
@@ -113,20 +113,25 @@ def accumulation() -> Program:
 def traced(rule: str, known: Known, names: tuple[str, ...] = ()) -> Program:
     """The rule with these settings known and these transforms around it; everything else is a symbol."""
     facts, settled = rule_facts(rule), dict(known)
+    present = facts.present_slots(settled)
     settings = [f"{name}.{key}" for name in names for key in _declared(name).hyperparameters]
     return trace(
         rule,
-        _chained(rule, names),
-        slots=[*facts.slots, *_average_slots(names), *[DRAWN] * ("noise" in names)],
+        _chained(rule, names, present),
+        slots=[*present, *_average_slots(names), *[DRAWN] * ("noise" in names)],
         scalars=[name for name in (*GIVEN, *_passed(facts), *settings) if name not in settled],
         known=settled,
     )
 
 
-def _chained(rule: str, names: Iterable[str]) -> Callable[..., tuple[Value, ...]]:
-    """The rule between its transforms, as one function of the weight, the gradient and all other arrays."""
+def _chained(rule: str, names: Iterable[str], present: Sequence[str]) -> Callable[..., tuple[Value, ...]]:
+    """The rule between its transforms, as one function of the weight, the gradient and all other arrays.
+
+    Of the rule's slots only those `present` are among them: an absent one is 0 to the rule, and what becomes
+    of it is dropped.
+    """
     rule_slots = tuple(rule_facts(rule).slots)
-    slots = (*rule_slots, *_average_slots(names))
+    slots = (*present, *_average_slots(names))
 
     def chained(w: Value, g: Value, *arrays: Value, **given: Any) -> tuple[Value, ...]:
         before, held = w, dict(zip(slots, arrays, strict=False))
@@ -136,7 +141,7 @@ def _chained(rule: str, names: Iterable[str]) -> Callable[..., tuple[Value, ...]
                 g = _call(GRADIENT[name], given, w, g, *(drawn if name == "noise" else ()), of=name)
         if "weight_decay" not in facts_of(RULES[rule]).hyperparameters:
             w, g = _call(weight_decay, given, w, g)
-        w, *after = _call(RULES[rule], given, w, g, *(held[slot] for slot in rule_slots))
+        w, *after = _call(RULES[rule], given, w, g, *(held.get(slot, 0.0) for slot in rule_slots))
         held |= zip(rule_slots, after, strict=True)
         for name in names:
             if name in WEIGHTS:

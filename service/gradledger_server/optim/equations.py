@@ -11,6 +11,7 @@ from gradledger_server.kernels import latex
 from gradledger_server.kernels.trace import trace
 from gradledger_server.optim import chain
 from gradledger_server.optim.catalog import RULES, rule_facts
+from gradledger_server.optim.matrices import EQUATIONS
 from gradledger_server.optim.signatures import Facts, Setting, facts_of
 
 _SYMBOLS = {"s": "s", "eta": r"\eta", "gamma": r"\gamma", "norm": r"\lVert g \rVert"}
@@ -21,6 +22,8 @@ _NEW_NAMES = {_NEW_GRADIENT: r"\hat{g}_t", "w": r"\hat{w}_t", "mean": r"\bar{g}"
 
 def of_rule(rule: str) -> str:
     """For people: choices at their defaults, every number a symbol, no weight decay but the rule's own."""
+    if rule in EQUATIONS:  # rules on matrices are not traced
+        return EQUATIONS[rule]
     facts = rule_facts(rule)
     known = _choices(facts)
     if "weight_decay" not in facts_of(RULES[rule]).hyperparameters:

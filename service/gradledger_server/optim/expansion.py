@@ -42,14 +42,16 @@ def settle(
     *,
     where: str,
     of: str,
+    elsewhere: Mapping[str, str] | None = None,
 ) -> dict[str, Setting]:
     """Every declared hyperparameter with its value: as given, else from `defaults`, else its own default.
 
-    Raises InvalidSpec for the first field that is unknown, missing or out of range.
+    `elsewhere` tells where to find fields that are known, but not here. Raises InvalidSpec for the first
+    field that is unknown, missing or out of range.
     """
     for name in given:
         if name not in declared:
-            raise unknown(name, tuple(declared), where=where, of=of)
+            raise unknown(name, tuple(declared), where=where, of=of, found=(elsewhere or {}).get(name))
     settled = {}
     for name, parameter in declared.items():
         value = given.get(name, defaults.get(name, parameter.default))
@@ -59,10 +61,10 @@ def settle(
     return settled
 
 
-def unknown(name: str, known: Sequence[str], *, where: str, of: str) -> InvalidSpec:
+def unknown(name: str, known: Sequence[str], *, where: str, of: str, found: str | None = None) -> InvalidSpec:
     """The refusal of a field nobody declared."""
     close = get_close_matches(name, known, 1, cutoff=0.5)
-    meant = f"Did you mean {close[0]!r}? " if close else ""
+    meant = f"{found} " if found else f"Did you mean {close[0]!r}? " if close else ""
     listed = ", ".join(known) or "nothing"
     return InvalidSpec(
         f"{where}.{_cut(name)} is not known: {of} takes {listed}.",

@@ -14,7 +14,7 @@ from typing import Any
 from gradledger_server.errors import InvalidSpec, TransformNotFound
 from gradledger_server.optim import catalog, equations
 from gradledger_server.optim.catalog import PRESETS, RULES, expand_optimizer, rule_facts
-from gradledger_server.optim.hyperparameters import SLOT_MEANINGS
+from gradledger_server.optim.meanings import SLOT_MEANINGS
 from gradledger_server.optim.prose import prose_of
 from gradledger_server.optim.signatures import Facts, Hyperparameter, Setting, facts_of
 from gradledger_server.optim.transforms import TRANSFORMS

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 
 from gradledger_server.kernels.operations import power, sqrt
-from gradledger_server.kernels.whole import norm
 from gradledger_server.kernels.tensor import Tensor
+from gradledger_server.kernels.whole import norm
 from gradledger_server.optim.hyperparameters import (
     FLOAT32_TINY,
     Decay,
@@ -49,7 +49,13 @@ def adafactor(
     weight_decay: NonNegative = 0.0,
     weight_decay_mode: Literal["decoupled", "first", "decoupled_abs"] = "decoupled",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Adafactor: a second moment of rows and columns. Shazeer & Stern 2018, Adafactor, Algorithm 4."""
+    """Adafactor: a second moment of rows and columns. Shazeer & Stern 2018, Adafactor, Algorithm 4.
+
+    Use: large matrices when memory is short: the mean of squares is kept as one number per row and one per
+    column. Slightly less steady than Adam.
+
+    Rows: dense only: the factored mean of squares and the clipping belong to the whole tensor.
+    """
     if weight_decay_mode == "first":
         w = w - lr * weight_decay * w
     mixed_in = power(t, -beta2_decay)  # 1 - beta2 of this update
@@ -112,7 +118,13 @@ def muon(
     rms_rate: Positive = 0.2,
     weight_decay: NonNegative = 0.1,
 ) -> tuple[Tensor, Tensor]:
-    """Muon: a velocity whose singular values are all near 1. Jordan et al. 2024, Muon (blog post)."""
+    """Muon: a velocity whose singular values are all near 1. Jordan et al. 2024, Muon (blog post).
+
+    Use: the hidden matrices of a network: the momentum is made nearly orthogonal, so all directions learn at
+    one speed. Leave embeddings, heads, biases and norms to adamw, in a group.
+
+    Rows: dense only: orthogonalising needs the whole matrix.
+    """
     entering = 1.0 if velocity == "sum" else 1 - momentum
     u = momentum * u + entering * g
     x = u
@@ -175,13 +187,13 @@ EQUATIONS = {
     "adafactor": r" \\ ".join(
         (
             r"\beta_{2t} = 1 - t^{-\gamma}",
-            r"r_t = \beta_{2t} r_{t-1} + \left(1 - \beta_{2t}\right) \mathrm{mean}_{\mathrm{row}}\, g_t^2",
-            r"c_t = \beta_{2t} c_{t-1} + \left(1 - \beta_{2t}\right) \mathrm{mean}_{\mathrm{column}}\, g_t^2",
-            r"v_t = \frac{r_t c_t}{\mathrm{mean}\, r_t}",
+            r"r_t = \beta_{2t} r_{t-1} + \left(1 - \beta_{2t}\right) \mathrm{mean}_{\mathrm{row}}~ g_t^2",
+            r"c_t = \beta_{2t} c_{t-1} + \left(1 - \beta_{2t}\right) \mathrm{mean}_{\mathrm{column}}~ g_t^2",
+            r"v_t = \frac{r_t c_t}{\mathrm{mean}~ r_t}",
             r"x_t = \frac{g_t}{\sqrt{v_t}}",
-            r"w_t = w_{t-1} - \max\left(\epsilon_s, \mathrm{rms}\, w_{t-1}\right)"
+            r"w_t = w_{t-1} - \max\left(\epsilon_s, \mathrm{rms}~ w_{t-1}\right)"
             r" \min\left(\eta_t, \frac{1}{\sqrt{t}}\right)"
-            r" \frac{x_t}{\max\left(1, \frac{\mathrm{rms}\, x_t}{d}\right)}",
+            r" \frac{x_t}{\max\left(1, \frac{\mathrm{rms}~ x_t}{d}\right)}",
         )
     ),
     "muon": r" \\ ".join(

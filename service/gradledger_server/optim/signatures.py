@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from gradledger_server.optim.hyperparameters import MEANINGS, Bounds, Items, Starts
+from gradledger_server.optim.hyperparameters import Bounds, Fixed, Items, Starts, When
+from gradledger_server.optim.meanings import MEANINGS
 from gradledger_server.optim.prose import prose_of
 
 Setting = float | str | bool
@@ -64,17 +65,36 @@ class Hyperparameter:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a function declares. `slots` maps each slot to the number, or hyperparameter, it starts from;
-    `arrays` and `keywords` are what it is called with."""
+    """What a function declares.
+
+    `slots` maps each slot to the number, or hyperparameter, it starts from, and `conditions` some of them to
+    the setting they depend on. `arrays` and `keywords` are what it is called with. `fixed_rate`: lr may not
+    change.
+    """
 
     name: str
     function: Callable[..., Any]
     slots: Mapping[str, float | str]
+    conditions: Mapping[str, str]
     hyperparameters: Mapping[str, Hyperparameter]
+    fixed_rate: bool
     summary: str
     source: str
-    arrays: tuple[str, ...] = ()
-    keywords: tuple[str, ...] = ()
+    arrays: tuple[str, ...]
+    keywords: tuple[str, ...]
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The keywords that are no hyperparameters."""
+        return tuple(name for name in self.keywords if name in GIVEN)
+
+    def present_slots(self, settings: Mapping[str, Setting]) -> tuple[str, ...]:
+        """The slots there are under these settings; a setting that is not among them counts as not zero."""
+        return tuple(
+            slot
+            for slot in self.slots
+            if slot not in self.conditions or settings.get(self.conditions[slot], True)
+        )
 
 
 @cache
@@ -85,12 +105,12 @@ def facts_of(function: Callable[..., Any]) -> Facts:
     """
     hints = get_type_hints(function, include_extras=True)
     parameters = inspect.signature(function).parameters.values()
-    keywords = tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
     leading = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
     slots: dict[str, float | str] = dict.fromkeys(leading[2:], 0.0)
     settings = {}
-    for parameter in parameters:
-        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in GIVEN:
+    keywords = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+    for parameter in keywords:
+        if parameter.name not in GIVEN:
             default = None if parameter.default is parameter.empty else parameter.default
             settings[parameter.name] = _hyperparameter(parameter.name, hints[parameter.name], default)
     for slot in slots:
@@ -98,7 +118,18 @@ def facts_of(function: Callable[..., Any]) -> Facts:
             slots[slot] = mark.name
             settings[mark.name] = Hyperparameter(mark.name, "number", mark.default, mark.bounds)
     prose = prose_of(function)
-    return Facts(function.__name__, function, slots, settings, prose.summary, prose.source, tuple(leading), keywords)
+    return Facts(
+        name=function.__name__,
+        function=function,
+        slots=slots,
+        conditions={slot: mark.setting for slot in slots for mark in _marks(hints[slot], When)},
+        hyperparameters=settings,
+        fixed_rate=bool(_marks(hints.get("lr"), Fixed)),
+        summary=prose.summary,
+        source=prose.source,
+        arrays=tuple(leading),
+        keywords=tuple(parameter.name for parameter in keywords),
+    )
 
 
 def _marks(hint: Any, kind: type[Any]) -> list[Any]:

@@ -55,7 +55,11 @@ def accumulate(
     every: Annotated[int, Bounds(1, 2**53), "pushes that make one step"],
     weighted: Annotated[bool, "a push counts by its weight, so that the mean is over examples"] = True,
 ) -> Value:
-    """Gradient accumulation: the mean of several pushes makes one step. Optax, MultiSteps."""
+    """Gradient accumulation: the mean of several pushes makes one step. Optax, MultiSteps.
+
+    Use: batches too large for a worker, or many small pushes: their mean makes one step, and moments and `t`
+    advance once.
+    """
     return mean + (g - mean) / share
 
 
@@ -69,7 +73,11 @@ def clip_global_norm(
         float, Bounds(0), "added to the norm (PyTorch: 1e-6); 0 divides first, then multiplies, as Optax does"
     ] = 1e-6,
 ) -> Any:
-    """A push longer than max_norm is made as long as that. Pascanu, Mikolov & Bengio 2013, Algorithm 1."""
+    """A push longer than max_norm is made as long as that. Pascanu, Mikolov & Bengio 2013, Algorithm 1.
+
+    Use: recurrent networks, transformers, and wherever one bad batch must not throw the model: the direction
+    stays.
+    """
     if clip_eps == 0.0:  # known while tracing, so this is a choice between two programs
         longer = norm >= max_norm
         return g / where(longer, norm, 1.0) * where(longer, max_norm, 1.0)
@@ -82,7 +90,10 @@ def clip_value(
     *,
     limit: Annotated[float, Bounds(0, above=True), "the largest magnitude an element keeps"],
 ) -> Any:
-    """Every element of the gradient is brought into [-limit, limit]. Mikolov 2012, PhD thesis, 3.2.2."""
+    """Every element of the gradient is brought into [-limit, limit]. Mikolov 2012, PhD thesis, 3.2.2.
+
+    Use: a last guard against single wild elements; it bends the direction, so prefer a norm where you can.
+    """
     return maximum(minimum(g, limit), -limit)
 
 
@@ -96,7 +107,11 @@ def noise(
     gamma: Annotated[float, Bounds(0), "how fast the variance fades: it is eta / (1+s)^gamma"] = 0.55,
     seed: Annotated[int, Bounds(0, 2**53), "another seed, another noise"] = 0,
 ) -> Value:
-    """Normal noise that fades. Neelakantan et al. 2015, Adding Gradient Noise Improves Learning."""
+    """Normal noise that fades. Neelakantan et al. 2015, Adding Gradient Noise Improves Learning.
+
+    Use: deep or badly initialised networks stuck in flat places or saddles; with well-tuned mini-batches it
+    seldom helps.
+    """
     return g + sqrt(eta / (1 + s) ** gamma) * draw
 
 
@@ -109,7 +124,10 @@ def lookahead(
     every: Annotated[int, Bounds(1, 2**53), "updates between two looks"] = 5,
     rate: Annotated[float, Bounds(0, 1), "how far the slow weights move towards the fast ones"] = 0.5,
 ) -> tuple[Value, Value]:
-    """Every few updates the weights return to slow ones that follow them. Zhang et al. 2019, Lookahead."""
+    """Every few updates the weights return to slow ones that follow them. Zhang et al. 2019, Lookahead.
+
+    Use: to calm a fast, restless optimizer: slow weights follow it and it returns to them. Costs one slot.
+    """
     slow = where(t > 1, slow, before)
     moved = slow + rate * (w - slow)
     waits = turn(t, every)
@@ -131,7 +149,11 @@ def ema(
         "each weight counting as in an average without a beginning; warmup: initial, decay <= (1+t)/(10+t)",
     ] = "first",
 ) -> tuple[Value, Value]:
-    """An exponential moving average of the weights. Polyak & Juditsky 1992, with a finite memory."""
+    """An exponential moving average of the weights. Polyak & Juditsky 1992, with a finite memory.
+
+    Use: evaluation: the averaged weights are usually better than the last ones. Training does not see them.
+    Costs one slot.
+    """
     past = where(t > 1, ema, w if start in ("first", "debiased") else before)
     if start == "debiased":
         return w, past + (1 - decay) / (1 - decay**t) * (w - past)
@@ -148,7 +170,11 @@ def polyak(
     after: Annotated[int, Bounds(0, 2**53), "updates before averaging begins; until then, the weights"] = 0,
     every: Annotated[int, Bounds(1, 2**53), "updates from one averaged weight to the next"] = 1,
 ) -> tuple[Value, Value]:
-    """The mean of the weights since `after`. Polyak & Juditsky 1992; Izmailov et al. 2018, SWA."""
+    """The mean of the weights since `after`. Polyak & Juditsky 1992; Izmailov et al. 2018, SWA.
+
+    Use: the end of a training at a constant learning rate: the mean of all late weights, as in SWA. Costs one
+    slot.
+    """
     late = t - 1 - after
     mean = polyak + (w - polyak) / (late / every + 1)
     return w, where(late > 0, where(turn(late, every), polyak, mean), w)

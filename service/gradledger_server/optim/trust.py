@@ -30,7 +30,13 @@ def lars(
     trust_eps: NonNegative = 0.0,
     weight_decay: NonNegative = 0.0,
 ) -> tuple[Value, Value]:
-    """LARS: momentum with a learning rate per layer. You, Gitman & Ginsburg 2017, Large Batch Training."""
+    """LARS: momentum with a learning rate per layer. You, Gitman & Ginsburg 2017, Large Batch Training.
+
+    Use: convolutional networks with very large batches: each tensor's step is proportional to its own norm.
+    Leave biases and normalisation parameters to momentum, in a group.
+
+    Rows: dense only: the step depends on the norm of the whole tensor.
+    """
     r = g + weight_decay * w
     if trust_norm == "sum":
         ratio = trust_ratio(norm(w), norm(r), times=trust, plus=trust_eps)
@@ -59,7 +65,13 @@ def lamb(
     weight_decay: NonNegative = 0.0,
     weight_decay_mode: Literal["trusted", "first"] = "trusted",
 ) -> tuple[Value, Value, Value]:
-    """LAMB: Adam with a learning rate per layer. You et al. 2020, Large Batch Optimization, Algorithm 2."""
+    """LAMB: Adam with a learning rate per layer. You et al. 2020, Large Batch Optimization, Algorithm 2.
+
+    Use: transformers with very large batches: an Adam step scaled to each tensor's own norm. Leave biases and
+    normalisation parameters to adamw, in a group.
+
+    Rows: dense only: the step depends on the norm of the whole tensor.
+    """
     if weight_decay_mode == "first":
         w = w - lr * weight_decay * w
     m = beta1 * m + (1 - beta1) * g

@@ -22,7 +22,11 @@ def clip_norm(
     max_norm: Annotated[float, Bounds(0, above=True), "the longest that one tensor's gradient may be"],
     clip_eps: Annotated[float, Bounds(0), "added to the norm (PyTorch: 1e-6)"] = 0.0,
 ) -> Value:
-    """A tensor's gradient longer than max_norm is made as long as that. Pascanu et al. 2013, Algorithm 1."""
+    """A tensor's gradient longer than max_norm is made as long as that. Pascanu et al. 2013, Algorithm 1.
+
+    Use: when tensors differ so much in scale that one would use up the bound of all; the direction of the
+    whole push changes.
+    """
     return g * clip_factor(norm(g), max_norm, clip_eps)
 
 
@@ -36,11 +40,19 @@ def agc(
         Literal["in", "out"], "in: tensors are [..., in, out] (JAX, Keras); out: [out, in, ...] (PyTorch)"
     ] = "in",
 ) -> Value:
-    """Adaptive gradient clipping, unit by unit. Brock et al. 2021, High-Performance Normalizer-Free."""
+    """Adaptive gradient clipping, unit by unit. Brock et al. 2021, High-Performance Normalizer-Free.
+
+    Use: deep networks without normalisation layers: a gradient is bounded by the size of the weights it
+    moves.
+    """
     clipped = clipped_columns if rows_are == "in" else clipped_rows
     return clipped(w, g, clipping, unit_eps)
 
 
 def centralize(w: Value, g: Value) -> Value:
-    """The mean over all axes but the first is taken away. Yong et al. 2020, Gradient Centralization."""
+    """The mean over all axes but the first is taken away. Yong et al. 2020, Gradient Centralization.
+
+    Use: convolutional and dense layers trained with momentum; it takes the mean out of each output's gradient
+    and costs nothing.
+    """
     return centralized(g)
