@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from gradledger_server.kernels import counter
 from gradledger_server.kernels.device import Array, Device
-from gradledger_server.kernels.normals import standard_normal
 from gradledger_server.machine.spec import Group
 from gradledger_server.machine.ways import Shapes, Way, way
 from gradledger_server.optim import chain
@@ -69,6 +69,6 @@ class Step:
         """The noise of the entry at `offset`: the same for whoever replays it, in whatever parts."""
         if not self.draws:
             return []
-        key = int(self.numbers["noise.seed"]), offset
-        drawn = standard_normal(key, self.arena, start, like.size)
+        key = counter.key(int(self.numbers["noise.seed"]), offset, self.arena)
+        drawn = counter.normal(key, np.arange(start, start + like.size, dtype=np.uint64))
         return [self.device.to_device(drawn.astype(like.dtype, copy=False))]
