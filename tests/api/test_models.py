@@ -159,9 +159,9 @@ def test_a_model_made_anew_knows_nothing_of_the_old_ones_workers(model: Model) -
 
 @pytest.mark.parametrize(("rule", "preset"), [(rule, name) for rule in RULES for name in presets_of(rule)])
 def test_every_rule_and_preset_can_be_created_and_trained(new: Model, rule: str, preset: str) -> None:
-    new.create({"w": [1.0, -1.0]}, {"rule": rule, "preset": preset})
+    new.create({"w": [[1.0, -1.0]]}, {"rule": rule, "preset": preset})
     for sequence in (1, 2, 3):
-        assert new.push({"w": [0.5, -0.5]}, worker="w0", sequence=sequence).status == 200
-    high, low = new.pull()["w"]
+        assert new.push({"w": [[0.5, -0.5]]}, worker="w0", sequence=sequence).status == 200
+    high, low = new.pull()["w"][0]
     assert high < 1.0
     assert low > -1.0

@@ -117,6 +117,14 @@ class RuleNotFound(NotFound):
     pass
 
 
+class ScheduleNotFound(NotFound):
+    pass
+
+
+class TransformNotFound(NotFound):
+    pass
+
+
 class MethodNotAllowed(Refused):
     pass
 
@@ -134,6 +142,10 @@ class ModelExists(Conflict):
 
 
 class ParametersMissing(Conflict):
+    pass
+
+
+class NoPlateau(Conflict):
     pass
 
 
