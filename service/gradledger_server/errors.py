@@ -8,6 +8,7 @@
     │   │   ├── ModelNotFound
     │   │   ├── TensorNotFound
     │   │   ├── ViewNotFound
+    │   │   ├── ReceiptNotFound
     │   │   ├── RuleNotFound
     │   │   ├── ScheduleNotFound
     │   │   └── TransformNotFound
@@ -96,6 +97,11 @@ class TensorNotFound(NotFound):
 class ViewNotFound(NotFound):
     problem, title = "view-not-found", "The model has no such view"
     hint = "GET /v1/models/{model} lists its views; ema, lookahead and polyak under transforms make some."
+
+
+class ReceiptNotFound(NotFound):
+    problem, title = "receipt-not-found", "No receipt is kept for this push"
+    hint = "The latest 64 receipts of each worker are kept; GET /v1/models/{model}/workers has the last sequences."
 
 
 class RuleNotFound(NotFound):

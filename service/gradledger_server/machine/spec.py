@@ -16,6 +16,7 @@ from typing import Any
 from gradledger_server.entries import Json
 from gradledger_server.errors import InvalidName, InvalidSpec
 from gradledger_server.machine.layout import Declared, Layout
+from gradledger_server.machine.sync import policy as sync
 from gradledger_server.machine.tables import (
     DeclaredTable,
     expand_table,
@@ -31,7 +32,6 @@ PARAMETER_DTYPES = ("F32", "F64")
 MAX_TENSORS = 20_000
 MAX_NAME_BYTES = 512
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-SYNC = {"mode": "async"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,7 @@ class Spec:
 
     groups: tuple[Group, ...]
     layout: Layout
+    sync: sync.Policy
     json: Json
 
     @property
@@ -84,7 +85,7 @@ def read(expanded: Json) -> Spec:
             tables.append(DeclaredTable(*declared, facts["rows"], facts.get("init")))
         else:
             dense.append(Declared(*declared))
-    return Spec(groups, Layout(dense, tables), expanded)
+    return Spec(groups, Layout(dense, tables), sync.Policy.read(expanded["sync"]), expanded)
 
 
 def expand(
@@ -116,7 +117,7 @@ def expand(
             _expand_group(group, base, given.get("schedule"), transforms, f"groups[{index}]")
             for index, group in enumerate(given.get("groups") or ())
         ],
-        "sync": SYNC,
+        "sync": sync.expand(given.get("sync")),
         "parameters": {
             name: {
                 "shape": list(shape),
@@ -132,6 +133,7 @@ def expand(
         catalog.refuse_schedule(group.optimizer, group.schedule, where=where)
     _refuse_idle_groups(spec)
     _refuse_unfit_tensors(spec)
+    _refuse_unfit_sync(spec)
     require_room(spec.layout.tables)
     for table in spec.layout.tables.values():
         group = spec.groups[table.group]
@@ -153,6 +155,7 @@ def reconfigure(spec: Spec, change: Json) -> Spec:
     schedule = change["schedule"] if "schedule" in change else present["schedule"]
     transforms = transform_spec.overlay(present["transforms"], change.get("transforms") or {})
     given = {"optimizer": optimizer, "schedule": schedule, "transforms": transforms}
+    given["sync"] = change["sync"] if change.get("sync") is not None else present["sync"]
     given["groups"] = change["groups"] if "groups" in change else _following(present, given)
     declared = {name: (tuple(f["shape"]), f["dtype"]) for name, f in present["parameters"].items()}
     after = expand(given, declared, present["parameters"])
@@ -201,6 +204,29 @@ def _refuse_other_slots(before: Group, after: Group, shape: tuple[int, ...]) -> 
 
 def _slots(starts: Mapping[str, float]) -> str:
     return ", ".join(f"{slot} from {start:g}" for slot, start in starts.items()) or "none"
+
+
+def _refuse_unfit_sync(spec: Spec) -> None:
+    """Ways of counting pushes that do not go together."""
+    policy = spec.sync
+    if "accumulate" in spec.transforms and not policy.immediate:
+        raise InvalidSpec(
+            f"accumulate makes a step of several pushes, and so does mode {policy.mode!r}",
+            field="transforms.accumulate",
+            hint='Take mode "buffered" with take, or mode "async" with accumulate.',
+        )
+    if policy.staleness.compensate and policy.take != 1:
+        raise InvalidSpec(
+            f"compensation is for pushes that count alone; in mode {policy.mode!r} they count together",
+            field="sync.staleness.compensate",
+            hint="Modes async and ssp can compensate.",
+        )
+    if spec.layout.tables and policy.aggregate.name not in ("mean", "sum"):
+        raise InvalidSpec(
+            f"aggregate {policy.aggregate.name!r} needs every push's gradient for every row of a table",
+            field="sync.aggregate.name",
+            hint="With tables there are mean and sum.",
+        )
 
 
 def _refuse_other_accumulation(before: Spec, after: Spec) -> None:

@@ -61,6 +61,11 @@ class Members:
         everyone = self.present | self.joining
         return sorted(name for name, member in everyone.items() if member.seen_at_ms + lease_ms < now_ms)
 
+    def next_silence_ms(self, lease_ms: int) -> int | None:
+        """When the next lease runs out."""
+        everyone = (self.present | self.joining).values()
+        return min((member.seen_at_ms + lease_ms + 1 for member in everyone), default=None)
+
     def dump(self) -> dict[str, Any]:
         """As JSON, for a snapshot."""
         return {

@@ -11,7 +11,7 @@ Nothing here knows gradients or reads a clock: times are those written in entrie
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
 from gradledger_server.machine.sync.members import Members
@@ -39,11 +39,13 @@ class Rounds:
         self.number = 0
         self.waiting: list[Held] = []
         self.closing = False  # the grace window is over: a quorum is enough, or the absent are given up
+        self._coming = policy
 
     def configure(self, policy: Policy) -> None:
-        """Another policy, for the pushes that wait as well."""
-        self.policy = policy
-        self.closing = False
+        """Another policy from the round's edge on, which is now if nobody waits."""
+        self._coming = policy
+        if not self.waiting:
+            self._edge()
 
     def join(self, worker: str, at_ms: int) -> None:
         """A worker becomes a member at the round's edge, which is now if nobody waits."""
@@ -85,8 +87,7 @@ class Rounds:
                 member.clock += 1
         if self.policy.take != 1:
             self.number += 1
-        self.closing = False
-        self.members.edge()
+        self._edge()
 
     def close(self, number: int) -> None:
         """The round waits no longer; nothing happens if it is over already."""
@@ -122,15 +123,23 @@ class Rounds:
             "closing": self.closing,
             "waiting": waiting,
             "members": self.members.dump(),
+            "policy": asdict(self.policy),
         }
 
     @classmethod
-    def load(cls, policy: Policy, dumped: dict[str, Any]) -> Rounds:
-        rounds = cls(policy)
+    def load(cls, coming: Policy, dumped: dict[str, Any]) -> Rounds:
+        """The rounds dumped; `coming` is the spec's policy, which is the present one after the next edge."""
+        rounds = cls(Policy.read(dumped["policy"]))
+        rounds._coming = coming
         rounds.number, rounds.closing = dumped["number"], dumped["closing"]
         rounds.waiting = [Held(*facts) for facts in dumped["waiting"]]
         rounds.members = Members.load(dumped["members"])
         return rounds
+
+    def _edge(self) -> None:
+        self.closing = False
+        self.policy = self._coming
+        self.members.edge()
 
     def _within_slack(self) -> Sequence[Held]:
         for push in self.waiting:
