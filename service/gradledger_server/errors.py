@@ -101,7 +101,7 @@ class ViewNotFound(NotFound):
 
 class ReceiptNotFound(NotFound):
     problem, title = "receipt-not-found", "No receipt is kept for this push"
-    hint = "The latest 64 receipts of each worker are kept; GET /v1/models/{model}/workers has the last sequences."
+    hint = "Each worker's latest 64 are; GET /v1/models/{model}/workers tells the last sequences."
 
 
 class RuleNotFound(NotFound):

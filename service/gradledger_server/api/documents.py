@@ -12,6 +12,7 @@ from gradledger_server.api.forms import JSON, SAFETENSORS
 
 Document = dict[str, Any]
 
+FATES = ["applied", "accumulated", "merged", "waiting", "late", "rejected", "repeated"]
 _REQUESTS = (
     schemas.ModelRequest,
     schemas.ModelChange,
@@ -92,10 +93,7 @@ _ANSWERS: dict[str, Document] = {
     "Receipt": _object(
         "The fate of one push. `step` is the update it made, or the last one if it was accumulated; "
         "`staleness` = the step before it − base.",
-        fate={
-            "type": "string",
-            "enum": ["applied", "accumulated", "merged", "waiting", "late", "rejected", "repeated"],
-        },
+        fate={"type": "string", "enum": FATES},
         step=_INTEGER,
         offset=_INTEGER,
         base=_maybe("integer"),

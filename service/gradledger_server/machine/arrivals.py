@@ -48,12 +48,11 @@ def settle(model: Model) -> dict[int, Receipt]:
     settled: dict[int, Receipt] = {}
     while group := model.rounds.due():
         pushes = {held.offset: model.held.pop(held.offset) for held in group}
-        number = model.rounds.number
-        model.rounds.settle(group)
-        for offset, receipt in _together(model, number, pushes).items():
+        for offset, receipt in _together(model, pushes).items():
             push, _ = pushes[offset]
             _note(model, push, receipt)
             settled[offset] = receipt
+        model.rounds.settle(group)
     return settled
 
 
@@ -133,7 +132,7 @@ def _applied(
     return replace(receipt, fate="applied", step=model.step, lr=lr, clip_factor=clip_factor)
 
 
-def _together(model: Model, number: int, pushes: dict[int, tuple[Push, Gradient]]) -> dict[int, Receipt]:
+def _together(model: Model, pushes: dict[int, tuple[Push, Gradient]]) -> dict[int, Receipt]:
     """One step of several pushes, or of the one that waited for its turn."""
     receipts = {offset: _receipt(model, offset, push) for offset, (push, _) in pushes.items()}
     if model.rounds.policy.take == 1:
@@ -151,7 +150,7 @@ def _together(model: Model, number: int, pushes: dict[int, tuple[Push, Gradient]
             step=model.step,
             lr=lr,
             clip_factor=clip_factor,
-            round=number,
+            round=model.rounds.number,
         )
         for index, offset in enumerate(offsets)
     }

@@ -86,7 +86,7 @@ class Mailbox:
                     return now
 
     async def fate(self, worker: str, sequence: int, wait_s: float) -> Receipt:
-        """The receipt of a worker's push, after at most `wait_s` if it still waits. Raises ReceiptNotFound."""
+        """The receipt of a worker's push, after at most `wait_s` if it waits. Raises ReceiptNotFound."""
         deadline = asyncio.get_running_loop().time() + wait_s
         with self._listening():
             while True:

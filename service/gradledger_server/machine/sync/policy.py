@@ -93,7 +93,10 @@ class Policy:
 
 
 def expand(given: object) -> dict[str, Any]:
-    """The `sync` object with every field; a bare mode stands for an object. Expanding twice changes nothing. Raises InvalidSpec."""
+    """The `sync` object with every field; a bare mode stands for an object. Expanding twice changes nothing.
+
+    Raises InvalidSpec.
+    """
     fields = object_of("sync", {"mode": given} if isinstance(given, str) else given, ("mode", *_CHECKS))
     mode = choice("sync.mode", fields.get("mode", "async"), MODES)
     for name, value in _FIXED[mode].items():
