@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
 from gradledger_server.api import documents, responses
@@ -48,15 +48,18 @@ async def join(request: Request, model: ModelName, served: Served) -> Response:
 @router.put("/v1/models/{model}/workers/{worker}", responses=documents.WORKER | problems(404, 422, 503, 507))
 async def renew(model: ModelName, worker: str, served: Served) -> Response:
     """A sign of life: the worker's lease is renewed, or begins."""
-    return await _joined(model, read(WorkerRequest, {"worker": worker}, error=Invalid).worker, served)
+    return await _joined(model, _name(worker), served)
 
 
 @router.delete(
-    "/v1/models/{model}/workers/{worker}", status_code=204, responses=documents.LEFT | problems(404, 503, 507)
+    "/v1/models/{model}/workers/{worker}",
+    status_code=204,
+    responses=documents.LEFT | problems(404, 422, 503, 507),
 )
 async def leave(model: ModelName, worker: str, served: Served) -> Response:
     """Leaves; what the worker has pushed counts. Repeating it is harmless."""
-    await served.replica.on(model, lambda mailbox: served.replica.leave(mailbox, worker))
+    name = _name(worker)
+    await served.replica.on(model, lambda mailbox: served.replica.leave(mailbox, name))
     return Response(status_code=204)
 
 
@@ -65,16 +68,27 @@ async def leave(model: ModelName, worker: str, served: Served) -> Response:
     openapi_extra=documents.headers(prefer=documents.WAIT),
     responses=documents.RECEIPT | problems(400, 404, 422, 503),
 )
-async def receipt(request: Request, model: ModelName, worker: str, sequence: int, served: Served) -> Response:
+async def receipt(
+    request: Request,
+    model: ModelName,
+    worker: str,
+    sequence: Annotated[int, Path(ge=1, lt=2**53)],
+    served: Served,
+) -> Response:
     """The fate of a push, if it is among the worker's latest 64; with `Prefer: wait` once it has one."""
-    seconds = wait_s(request)
+    seconds, name = wait_s(request), _name(worker)
 
     async def work(mailbox: Mailbox) -> dict[str, Any]:
         await mailbox.look()
-        found = await mailbox.fate(worker, sequence, seconds)
+        found = await mailbox.fate(name, sequence, seconds)
         return responses.receipt_of(found, mailbox.hot.epoch, replayed=True)
 
     return responses.json(await served.replica.on(model, work))
+
+
+def _name(worker: str) -> str:
+    """A worker's name in a path, checked. Raises Invalid."""
+    return read(WorkerRequest, {"worker": worker}, error=Invalid).worker
 
 
 async def _joined(model: str, worker: str, served: Context) -> Response:

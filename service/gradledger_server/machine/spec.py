@@ -133,7 +133,7 @@ def expand(
         catalog.refuse_schedule(group.optimizer, group.schedule, where=where)
     _refuse_idle_groups(spec)
     _refuse_unfit_tensors(spec)
-    _refuse_unfit_sync(spec)
+    sync.require_fit(spec.sync, spec.transforms, tables=bool(spec.layout.tables))
     require_room(spec.layout.tables)
     for table in spec.layout.tables.values():
         group = spec.groups[table.group]
@@ -204,29 +204,6 @@ def _refuse_other_slots(before: Group, after: Group, shape: tuple[int, ...]) -> 
 
 def _slots(starts: Mapping[str, float]) -> str:
     return ", ".join(f"{slot} from {start:g}" for slot, start in starts.items()) or "none"
-
-
-def _refuse_unfit_sync(spec: Spec) -> None:
-    """Ways of counting pushes that do not go together."""
-    policy = spec.sync
-    if "accumulate" in spec.transforms and not policy.immediate:
-        raise InvalidSpec(
-            f"accumulate makes a step of several pushes, and so does mode {policy.mode!r}",
-            field="transforms.accumulate",
-            hint='Take mode "buffered" with take, or mode "async" with accumulate.',
-        )
-    if policy.staleness.compensate and policy.take != 1:
-        raise InvalidSpec(
-            f"compensation is for pushes that count alone; in mode {policy.mode!r} they count together",
-            field="sync.staleness.compensate",
-            hint="Modes async and ssp can compensate.",
-        )
-    if spec.layout.tables and policy.aggregate.name not in ("mean", "sum"):
-        raise InvalidSpec(
-            f"aggregate {policy.aggregate.name!r} needs every push's gradient for every row of a table",
-            field="sync.aggregate.name",
-            hint="With tables there are mean and sum.",
-        )
 
 
 def _refuse_other_accumulation(before: Spec, after: Spec) -> None:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from gradledger_server.entries import Json
+from gradledger_server.errors import InvalidSpec
 from gradledger_server.machine.sync.fields import choice, object_of, real, whole
 from gradledger_server.machine.sync.merge import Merge, expand_merge
 from gradledger_server.optim.expansion import wrong
@@ -110,6 +111,28 @@ def expand(given: object) -> dict[str, Any]:
     expanded = {"mode": mode, **{name: check(f"sync.{name}", asked[name]) for name, check in _CHECKS.items()}}
     _require_sense(expanded)
     return expanded
+
+
+def require_fit(policy: Policy, transforms: Json, *, tables: bool) -> None:
+    """Raises InvalidSpec for ways of counting pushes that do not go with the rest of the spec."""
+    if "accumulate" in transforms and not policy.immediate:
+        raise InvalidSpec(
+            f"accumulate makes a step of several pushes, and so does mode {policy.mode!r}",
+            field="transforms.accumulate",
+            hint='Take mode "buffered" with take, or mode "async" with accumulate.',
+        )
+    if policy.staleness.compensate and policy.take != 1:
+        raise InvalidSpec(
+            f"compensation is for pushes that count alone; in mode {policy.mode!r} they count together",
+            field="sync.staleness.compensate",
+            hint="Modes async and ssp can compensate.",
+        )
+    if tables and policy.aggregate.name not in ("mean", "sum"):
+        raise InvalidSpec(
+            f"aggregate {policy.aggregate.name!r} needs every push's gradient for every row of a table",
+            field="sync.aggregate.name",
+            hint="With tables there are mean and sum.",
+        )
 
 
 def _require_sense(sync: Mapping[str, Any]) -> None:
