@@ -108,13 +108,42 @@ class Configure:
 
 
 @dataclass(frozen=True, slots=True)
+class Join:
+    """A worker becomes a member, or shows that it still is one: its lease runs anew from `at_ms`."""
+
+    worker: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """A worker is a member no longer; `reason` is "left" or "lease" (it ran out)."""
+
+    worker: str
+    reason: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Round number `round` waits no longer for who is missing; `reason` is "grace" or "lease".
+
+    If the round is over already, nothing happens: two replicas cannot close one round twice.
+    """
+
+    round: int
+    reason: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Delete:
     """The model ends. Nothing follows."""
 
     at_ms: int
 
 
-Entry = Create | Upload | Push | Metric | Configure | Delete
+Entry = Create | Upload | Push | Metric | Configure | Join | Leave | Close | Delete
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@
     │   │   ├── ModelNotFound
     │   │   ├── TensorNotFound
     │   │   ├── ViewNotFound
+    │   │   ├── ReceiptNotFound
     │   │   ├── RuleNotFound
     │   │   ├── ScheduleNotFound
     │   │   └── TransformNotFound
@@ -17,7 +18,10 @@
     │   │   ├── ModelExists
     │   │   ├── ParametersMissing
     │   │   ├── NoPlateau           a metric, and no schedule that follows metrics
-    │   │   └── SequenceGap         an acknowledged push was lost, or one was skipped
+    │   │   ├── SequenceGap         an acknowledged push was lost, or one was skipped
+    │   │   ├── StaleGradient       its base is further back than the model allows
+    │   │   ├── NotAMember          the round waits for members only
+    │   │   └── WorkerAhead         the worker's last push still waits for the others
     │   ├── LengthRequired          411
     │   ├── PreconditionFailed      412  If-Match names another version
     │   ├── BodyTooLarge            413
@@ -95,6 +99,11 @@ class ViewNotFound(NotFound):
     hint = "GET /v1/models/{model} lists its views; ema, lookahead and polyak under transforms make some."
 
 
+class ReceiptNotFound(NotFound):
+    problem, title = "receipt-not-found", "No receipt is kept for this push"
+    hint = "Each worker's latest 64 are; GET /v1/models/{model}/workers tells the last sequences."
+
+
 class RuleNotFound(NotFound):
     problem, title = "rule-not-found", "There is no such optimizer rule"
     hint = "GET /v1/optimizers lists the rules."
@@ -141,6 +150,21 @@ class NoPlateau(Conflict):
 class SequenceGap(Conflict):
     problem, title = "sequence-gap", "A push is missing before this one"
     hint = "Send the expected sequence next; if that push was acknowledged before, the server lost it."
+
+
+class StaleGradient(Conflict):
+    problem, title = "stale-gradient", "The gradient was computed from parameters too old"
+    hint = "Pull the parameters, compute the gradient anew and push it with the same sequence."
+
+
+class NotAMember(Conflict):
+    problem, title = "not-a-member", "The worker is not a member, so its gradient cannot be waited for"
+    hint = 'Join with POST /v1/models/{model}/workers {"worker": "…"}, then push.'
+
+
+class WorkerAhead(Conflict):
+    problem, title = "worker-ahead", "The worker's last push still waits for the others"
+    hint = "Ask for its receipt, or repeat it with Prefer: wait=20, and push again when it has counted."
 
 
 class LengthRequired(Refused):

@@ -62,7 +62,7 @@ def test_a_description_writes_every_default_out_and_creates_the_same_model(
     }
     assert described["schedule"] == {"name": "constant"}
     assert (described["transforms"], described["views"]) == ({}, ["train"])
-    assert described["sync"] == {"mode": "async"}
+    assert described["sync"]["mode"] == "async" and described["sync"]["take"] == 1
     assert described["groups"] == []
     assert (described["step"], described["offset"], described["lr"]) == (0, 1, 0.5)
     assert (described["parameter_bytes"], described["missing"]) == (8, [])

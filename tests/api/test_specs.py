@@ -44,7 +44,7 @@ BAD_SPECS: list[tuple[Json, str]] = [
     ({"optimizer": ADAM, "parameters": {}}, "parameters"),
     ({"optimizer": ADAM, "parameters": [1.0]}, "parameters"),
     ({"optimizer": ADAM, "parameters": W, "transforms": []}, "transforms"),
-    ({"optimizer": ADAM, "parameters": W, "sync": {"mode": "bsp"}}, "sync.mode"),
+    ({"optimizer": ADAM, "parameters": W, "sync": {"mode": "bulk"}}, "sync.mode"),
     ({"optimizer": ADAM, "parameters": W, "sync": {"slack": 1}}, "sync.slack"),
     ({"optimizer": ADAM, "parameters": W, "schedule": {"name": "cosine"}}, "schedule.name"),
     ({"optimizer": ADAM, "parameters": W, "schedule": {"name": "exponential_decay"}}, "schedule.decay_rate"),

@@ -102,7 +102,7 @@ def test_a_page_that_cannot_be_is_refused(model: Model, query: str) -> None:
 
 
 def test_workers_and_what_each_must_send_next(model: Model) -> None:
-    assert model.send("GET", "/workers").json == {"workers": []}
+    assert model.send("GET", "/workers").json["workers"] == []
     for worker, sequence in (("w1", 1), ("w0", 1), ("w1", 2)):
         model.push({"b": [1.0, 1.0, 1.0]}, worker=worker, sequence=sequence)
     model.push({"b": [1.0, 1.0, 1.0]}, headers={"Idempotency_Key": "a-key"})

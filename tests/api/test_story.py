@@ -34,6 +34,7 @@ def test_a_gradient_in_json_comes_back_as_parameters(service: Service) -> None:
         "epoch": service.request("GET", "/v1/models/demo").json["epoch"],
         "worker": "w0",
         "sequence": 1,
+        "round": None,
         "replayed": False,
     }
     assert answer.json["step"] == 1

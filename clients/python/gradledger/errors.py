@@ -117,6 +117,10 @@ class RuleNotFound(NotFound):
     pass
 
 
+class ReceiptNotFound(NotFound):
+    pass
+
+
 class ScheduleNotFound(NotFound):
     pass
 
@@ -147,6 +151,20 @@ class ParametersMissing(Conflict):
 
 class NoPlateau(Conflict):
     pass
+
+
+class StaleGradient(Conflict):
+    """The gradient's base is further back than the model allows: pull, compute it anew, push it."""
+
+
+class NotAMember(Conflict):
+    """The model's rounds wait for members only: join first."""
+
+    slug = "not-a-member"
+
+
+class WorkerAhead(Conflict):
+    """The worker's last push still waits for the others."""
 
 
 class SequenceGap(Conflict):

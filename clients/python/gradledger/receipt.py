@@ -27,6 +27,7 @@ class Receipt:
     durability: str | None = None  # "fsync", "everysec" or "memory"
     worker: str | None = None
     sequence: int | None = None
+    round: int | None = None  # the number of the round it counted in, if it counted with others
     replayed: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)  # what a newer service says besides
 

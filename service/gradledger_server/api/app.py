@@ -25,6 +25,7 @@ from gradledger_server.api import (
     service,
     state,
     transforms,
+    workers,
 )
 from gradledger_server.api.context import Context, Limits
 from gradledger_server.api.express import Express
@@ -44,6 +45,7 @@ ROUTERS = (
     optimizers,
     schedules,
     transforms,
+    workers,
     service,
 )
 

@@ -12,10 +12,12 @@ from gradledger_server.api.forms import JSON, SAFETENSORS
 
 Document = dict[str, Any]
 
+FATES = ["applied", "accumulated", "merged", "waiting", "late", "rejected", "repeated"]
 _REQUESTS = (
     schemas.ModelRequest,
     schemas.ModelChange,
     schemas.PushFacts,
+    schemas.WorkerRequest,
     schemas.PushRequest,
     schemas.UploadRequest,
     schemas.MetricRequest,
@@ -91,7 +93,7 @@ _ANSWERS: dict[str, Document] = {
     "Receipt": _object(
         "The fate of one push. `step` is the update it made, or the last one if it was accumulated; "
         "`staleness` = the step before it − base.",
-        fate={"type": "string", "enum": ["applied", "accumulated", "repeated"]},
+        fate={"type": "string", "enum": FATES},
         step=_INTEGER,
         offset=_INTEGER,
         base=_maybe("integer"),
@@ -103,6 +105,7 @@ _ANSWERS: dict[str, Document] = {
         epoch=_STRING,
         worker=_maybe("string"),
         sequence=_maybe("integer"),
+        round=_maybe("integer"),
         replayed={"type": "boolean"},
     ),
     "Model": _object(
@@ -164,9 +167,13 @@ PUSHED = _json(
     "The update was made; with a safetensors answer the receipt is the header `Receipt`",
     more=_BINARY,
 )
+WAITING = _json(_ref("Receipt"), "The push waits for others; Location tells its fate", 202)
+RECEIPT = _json(_ref("Receipt"), "The fate of the push")
 TENSORS: dict[int | str, Document] = {200: {"description": "The whole state", "content": _BINARY}}
 ENTRIES = _list_of("entries", next_after=_maybe("integer"), offset=_INTEGER, saved_offset=_INTEGER)
-WORKERS = _list_of("workers")
+WORKERS = _list_of("workers", round=_ANY_OBJECT)
+WORKER = _json(_ANY_OBJECT, "The worker, and the sequence its next push must carry")
+LEFT: dict[int | str, Document] = {204: {"description": "Nobody waits for the worker any more"}}
 OPTIMIZERS = _list_of("optimizers", _ref("Optimizer"))
 OPTIMIZER = _json(_ref("Optimizer"), "The rule")
 TRANSFORMS = _list_of("transforms", _ref("Transform"))

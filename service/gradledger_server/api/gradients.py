@@ -11,7 +11,7 @@ from starlette.responses import Response
 from gradledger_server.api import documents, responses
 from gradledger_server.api.body import receive
 from gradledger_server.api.context import Context, ModelName, Served
-from gradledger_server.api.forms import Chosen, Form, form_of_body, preferences
+from gradledger_server.api.forms import Chosen, Form, form_of_body, preferences, wait_s
 from gradledger_server.api.parameters import body_limit
 from gradledger_server.api.problems import responses as problems
 from gradledger_server.api.schemas import PushFacts, PushRequest, read
@@ -30,7 +30,9 @@ NUMBER = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,40})?([eE][-+]?[0-9]{1,3})?")
 @router.post(
     "/v1/models/{model}/gradients",
     openapi_extra=documents.push_body(),
-    responses=documents.PUSHED | problems(400, 404, 406, 409, 411, 412, 413, 415, 422, 503, 507),
+    responses=documents.PUSHED
+    | documents.WAITING
+    | problems(400, 404, 406, 409, 411, 412, 413, 415, 422, 503, 507),
 )
 async def push(request: Request, model: ModelName, served: Served) -> Response:
     """A gradient in, the new parameters and a receipt out.
@@ -38,7 +40,8 @@ async def push(request: Request, model: ModelName, served: Served) -> Response:
     Name the push with `worker` and `sequence` (or an Idempotency-Key) and it counts exactly once, however
     often it is sent. The gradient of a table has k rows, [k, …], and beside it `<table>#rows`, I64 [k], says
     which; so has the answer, with the rows that were touched. `If-Match` makes the push conditional;
-    `Prefer: return=minimal` answers the receipt alone.
+    `Prefer: return=minimal` answers the receipt alone. In a mode where pushes wait for each other the answer
+    is 202, unless `Prefer: wait=20` waits and the push counts meanwhile.
     """
     form = form_of_body(request)
     mailbox = await served.replica.shelf.open(model)
@@ -48,10 +51,13 @@ async def push(request: Request, model: ModelName, served: Served) -> Response:
         chosen = _form_of_answer(request, form, mailbox, tensors)  # now that its rows are known
     sender = _sender(request, facts)
     if_match = request.headers.get("if-match")
+    seconds = wait_s(request)
     answer: Answer = await served.replica.on(
-        model, lambda mailbox: served.replica.push(mailbox, tensors, sender, if_match)
+        model, lambda mailbox: served.replica.push(mailbox, tensors, sender, if_match, seconds)
     )
     _count(served, answer, tensors)
+    if answer.receipt.fate == "waiting":
+        return responses.waiting(answer, model)
     return responses.pushed(answer, chosen)
 
 

@@ -1,8 +1,7 @@
-"""/v1/models/{model}/entries: what the log says happened; /workers: who has pushed what."""
+"""/v1/models/{model}/entries: what the log says happened."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -37,19 +36,3 @@ async def entries(
         }
 
     return responses.json(await served.replica.on(model, work))
-
-
-@router.get("/v1/models/{model}/workers", responses=documents.WORKERS | problems(404, 503))
-async def workers(model: ModelName, served: Served) -> Response:
-    """Every worker that has pushed, with the sequence its next push must carry and its latest receipt."""
-
-    async def work(mailbox: Mailbox) -> list[dict[str, Any]]:
-        await mailbox.look()
-        return await mailbox.run(
-            lambda hot: [
-                {"worker": name, "sequence": last, "next_sequence": last + 1, "receipt": asdict(receipt)}
-                for name, last, receipt in hot.model.receipts.workers()
-            ]
-        )
-
-    return responses.json({"workers": await served.replica.on(model, work)})

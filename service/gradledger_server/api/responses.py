@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gradledger_server.api.forms import JSON, Chosen, Form, form_of_answer
-from gradledger_server.replica import Answer, Published, TableRows
+from gradledger_server.replica import Answer, Published, Receipt, TableRows
 from gradledger_server.wire import json_form, safetensors
 
 JSON_ANSWER_BYTES = 4 << 20  # of tensors; as text they are about five times as many
@@ -117,9 +117,23 @@ def pushed(answer: Answer, chosen: Chosen | None) -> Response:
     return Parts([header, published.block, *parts], media_type, headers)
 
 
+def waiting(answer: Answer, model: str) -> Response:
+    """202: the push is in the log and waits for others. `Location` tells its fate later."""
+    headers = _version(answer.published)
+    if answer.receipt.worker is not None:
+        name = f"{quote(answer.receipt.worker, safe='')}/{answer.receipt.sequence}"
+        headers["Location"] = f"/v1/models/{quote(model, safe='')}/receipts/{name}"
+    members = {"receipt": receipt_members(answer), "step": answer.published.step}
+    return json(members, status=202, headers=headers)
+
+
 def receipt_members(answer: Answer) -> dict[str, Any]:
     """The receipt as clients see it: everything about the push's fate."""
-    receipt = answer.receipt
+    return receipt_of(answer.receipt, answer.published.epoch, replayed=answer.replayed)
+
+
+def receipt_of(receipt: Receipt, epoch: str, *, replayed: bool) -> dict[str, Any]:
+    """The same of a receipt alone."""
     return {
         "fate": receipt.fate,
         "step": receipt.step,
@@ -130,10 +144,11 @@ def receipt_members(answer: Answer) -> dict[str, Any]:
         "clip_factor": receipt.clip_factor,
         "grad_norm": receipt.grad_norm,
         "durability": receipt.durability,
-        "epoch": answer.published.epoch,
+        "epoch": epoch,
         "worker": receipt.worker,
         "sequence": receipt.sequence,
-        "replayed": answer.replayed,
+        "round": receipt.round,
+        "replayed": replayed,
     }
 
 

@@ -38,12 +38,6 @@ class Strict(BaseModel):
         return members
 
 
-class Sync(Strict):
-    """When a gradient counts: at once."""
-
-    mode: Literal["async"] = "async"
-
-
 class GroupRequest(Strict):
     """Tensors whose names match the glob `match` are optimized differently; the first match wins."""
 
@@ -60,7 +54,7 @@ class ModelRequest(Strict):
     schedule: dict[str, Any] | None = None
     transforms: dict[str, Any] = Field(default_factory=dict, description=TRANSFORMS)
     groups: list[GroupRequest] = Field(default_factory=list, max_length=64)
-    sync: Sync = Sync()
+    sync: dict[str, Any] | str = Field(default_factory=dict)
     parameters: dict[str, Any] = Field(min_length=1)
 
 
@@ -70,6 +64,7 @@ class ModelChange(Strict):
     optimizer: dict[str, Any] = Field(default_factory=dict)
     schedule: dict[str, Any] | None = None
     transforms: dict[str, Any] = Field(default_factory=dict, description=TRANSFORMS)
+    sync: dict[str, Any] | str | None = None
     groups: list[GroupRequest] | None = Field(default=None, max_length=64)
 
 
@@ -120,6 +115,12 @@ class PreviewRequest(Strict):
     first: int = Field(default=0, ge=0, le=2**53, description="Updates applied at the first point.")
     last: int | None = Field(default=None, ge=0, le=2**53, description="At the last; else first + 999.")
     points: int = Field(default=1000, ge=1, le=MOST_POINTS, description="At most so many, evenly spread.")
+
+
+class WorkerRequest(Strict):
+    """A worker that joins, or renews its lease."""
+
+    worker: str = Field(pattern=WORKER)
 
 
 class UploadRequest(Strict):

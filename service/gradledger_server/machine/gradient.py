@@ -104,6 +104,11 @@ def gather(layout: Layout, tensors: Tensors, blocks: Blocks) -> list[Stretch | T
     return [*gradient, *row_gradient.gather(layout.tables, tensors)] if layout.tables else gradient
 
 
+def stretches(gradient: Gradient) -> list[Stretch]:
+    """The gradient without the rows of tables."""
+    return [part for part in gradient if isinstance(part, Stretch)]
+
+
 def norm(layout: Layout, gradient: Gradient, reducer: Reducer) -> float:
     """The Euclidean norm over all of it; raises NonFinite naming the first tensor at fault."""
     total = sum(reducer.sum_of_squares(stretch.values) for stretch in gradient)
@@ -117,7 +122,7 @@ def norm(layout: Layout, gradient: Gradient, reducer: Reducer) -> float:
     return _scaled_norm(gradient, reducer)
 
 
-def length(gradient: Sequence[Stretch], reducer: Reducer) -> float:
+def length(gradient: Gradient, reducer: Reducer) -> float:
     """The same norm of what nobody can refuse any more; infinite if a number is not finite."""
     total = sum(reducer.sum_of_squares(stretch.values) for stretch in gradient)
     if math.isfinite(total):

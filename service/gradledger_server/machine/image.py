@@ -17,9 +17,11 @@ from gradledger_server.dtypes import widen
 from gradledger_server.entries import Json, Tensors
 from gradledger_server.errors import MalformedRecord
 from gradledger_server.kernels.device import Array, Device
+from gradledger_server.machine import waiting
 from gradledger_server.machine.metrics import MetricReceipts
 from gradledger_server.machine.model import Model
 from gradledger_server.machine.receipts import Receipts
+from gradledger_server.machine.sync.rounds import Rounds
 from gradledger_server.optim.schedules.plateau import Watch
 
 Shaped = tuple[str, str, tuple[int, ...]]
@@ -55,6 +57,9 @@ def copy(model: Model) -> Image:
         for shaped, part in table.image(model.blocks):
             tensors.append(shaped)
             parts.append(part)
+    for shaped, part in waiting.image(model):
+        tensors.append(shaped)
+        parts.append(part)
     facts = {
         "origin": model.origin,
         "spec": model.spec.json,
@@ -65,6 +70,9 @@ def copy(model: Model) -> Image:
         "metrics": model.metrics.dump(),
         "watches": [[group, *asdict(watch).values()] for group, watch in model.watches.items()],
         "accumulation": model.accumulation and model.accumulation.facts(),
+        "rounds": model.rounds.dump(),
+        "held": waiting.facts(model),
+        "past": list(model.past.blocks),
     }
     return Image(facts, tensors, parts)
 
@@ -84,6 +92,8 @@ def restore(facts: Json, tensors: Tensors, device: Device, blocks: Blocks) -> Mo
     model.watches = {group: Watch(*seen) for group, *seen in facts["watches"]}
     if model.accumulation:
         model.accumulation.restore(facts["accumulation"])
+    model.rounds = Rounds.load(model.spec.sync, facts["rounds"])
+    waiting.restore(model, facts["held"], facts["past"], tensors)
     return model
 
 

@@ -6,15 +6,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradledger_server.blocks import Blocks
-from gradledger_server.entries import Json
+from gradledger_server.entries import Json, Push
 from gradledger_server.kernels.cpu import CpuDevice
 from gradledger_server.kernels.device import Device
 from gradledger_server.machine import spec as specs
 from gradledger_server.machine.accumulation import Accumulation
+from gradledger_server.machine.gradient import Gradient
 from gradledger_server.machine.metrics import MetricReceipts, Watches, carried
 from gradledger_server.machine.receipts import Receipts
 from gradledger_server.machine.slots import SlotPlaces
+from gradledger_server.machine.staleness import Past
 from gradledger_server.machine.step import Step
+from gradledger_server.machine.sync.rounds import Rounds
 from gradledger_server.machine.table import Table
 from gradledger_server.machine.weights import Array, Weights
 from gradledger_server.optim.schedules.catalog import learning_rate
@@ -23,7 +26,8 @@ from gradledger_server.optim.schedules.catalog import learning_rate
 class Model:
     """Mutable state, owned by whoever holds the model's lock.
 
-    `accumulation` holds pushes that have made no step yet, if the spec asks for it.
+    `accumulation` holds pushes that have made no step yet, if the spec asks for it. `rounds` says which
+    pushes wait for which others, `held` has them by offset; `past` are the latest steps' weights, if kept.
     `updates[i]` counts the updates of tensor i in wire order (its t); `step` counts the model's;
     `missing` names the tensors that have no values yet. `origin` tells this creation from any other;
     `uploaded` is the digest of the values as uploaded while no push has moved them. `watches` are what
@@ -39,6 +43,9 @@ class Model:
         self.watches: Watches = {}
         self.tables: dict[str, Table] = {}
         self.spec = specs.read(expanded)
+        self.rounds = Rounds(self.spec.sync)
+        self.held: dict[int, tuple[Push, Gradient]] = {}
+        self.past = Past(self.spec.sync.staleness.history)
         self.configure(self.spec)
         self.weights = Weights(self.layout, device, blocks)
         self.slot_places = [
@@ -68,6 +75,8 @@ class Model:
         """Takes a spec whose layout and slots are the present ones; a changed plateau begins anew."""
         self.watches = carried(self.watches, self.spec, spec)
         self.spec = spec
+        self.rounds.configure(spec.sync)
+        self.past.kept = spec.sync.staleness.history
         self.layout = spec.layout
         self.steps = [
             Step.of(spec.groups[arena.group], index, arena.numpy_dtype, self.device)
@@ -93,4 +102,5 @@ class Model:
         accumulated = self.accumulation.nbytes if self.accumulation else 0
         slots = sum(int(slot.nbytes) for slots in self.slots for slot in slots)
         tables = sum(table.nbytes for table in self.tables.values())
-        return self.layout.nbytes + accumulated + slots + tables
+        waiting = sum(part.values.nbytes for _, gradient in self.held.values() for part in gradient)
+        return self.layout.nbytes + accumulated + slots + tables + waiting + self.past.nbytes

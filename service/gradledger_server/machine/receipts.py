@@ -37,6 +37,7 @@ class Receipt:
     durability: str | None
     worker: str | None
     sequence: int | None
+    round: int | None = None  # the number of the round it counted in, if it counted with others
 
     @classmethod
     def repeated(cls, worker: str | None, sequence: int) -> Receipt:
@@ -125,6 +126,12 @@ class Table(Generic[R]):
             )
         return receipt
 
+    def kept(self, identity: str, sequence: int) -> R | None:
+        """The receipt of this sequence, if it is among those kept whole."""
+        pushes = self._workers.get(identity)
+        behind = -1 if pushes is None else pushes.last - sequence
+        return pushes.kept[-1 - behind][1] if pushes and 0 <= behind < len(pushes.kept) else None
+
     def last(self, identity: str) -> int:
         """The last sequence of a worker; 0 before its first."""
         return self._workers[identity].last if identity in self._workers else 0
@@ -170,6 +177,16 @@ class Receipts(Table[Receipt]):
     """What became of each push."""
 
     kind = Receipt
+
+    def note(self, identity: str, digest: str, receipt: Receipt) -> None:
+        """Notes a push, or what became of one that was noted as waiting, if that is still kept."""
+        pushes = self._workers.get(identity) or self._keys.get(identity)
+        if pushes is None or receipt.offset > pushes.offset:
+            self.record(identity, digest, receipt)
+            return
+        for index, (_, known) in enumerate(pushes.kept):
+            if known.offset == receipt.offset:
+                pushes.kept[index] = digest, receipt
 
 
 def _fields(receipt: Any) -> list[Any]:

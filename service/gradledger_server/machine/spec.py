@@ -16,6 +16,7 @@ from typing import Any
 from gradledger_server.entries import Json
 from gradledger_server.errors import InvalidName, InvalidSpec
 from gradledger_server.machine.layout import Declared, Layout
+from gradledger_server.machine.sync import policy as sync
 from gradledger_server.machine.tables import (
     DeclaredTable,
     expand_table,
@@ -31,7 +32,6 @@ PARAMETER_DTYPES = ("F32", "F64")
 MAX_TENSORS = 20_000
 MAX_NAME_BYTES = 512
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-SYNC = {"mode": "async"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,7 @@ class Spec:
 
     groups: tuple[Group, ...]
     layout: Layout
+    sync: sync.Policy
     json: Json
 
     @property
@@ -84,7 +85,7 @@ def read(expanded: Json) -> Spec:
             tables.append(DeclaredTable(*declared, facts["rows"], facts.get("init")))
         else:
             dense.append(Declared(*declared))
-    return Spec(groups, Layout(dense, tables), expanded)
+    return Spec(groups, Layout(dense, tables), sync.Policy.read(expanded["sync"]), expanded)
 
 
 def expand(
@@ -116,7 +117,7 @@ def expand(
             _expand_group(group, base, given.get("schedule"), transforms, f"groups[{index}]")
             for index, group in enumerate(given.get("groups") or ())
         ],
-        "sync": SYNC,
+        "sync": sync.expand(given.get("sync")),
         "parameters": {
             name: {
                 "shape": list(shape),
@@ -132,6 +133,7 @@ def expand(
         catalog.refuse_schedule(group.optimizer, group.schedule, where=where)
     _refuse_idle_groups(spec)
     _refuse_unfit_tensors(spec)
+    sync.require_fit(spec.sync, spec.transforms, tables=bool(spec.layout.tables))
     require_room(spec.layout.tables)
     for table in spec.layout.tables.values():
         group = spec.groups[table.group]
@@ -153,6 +155,7 @@ def reconfigure(spec: Spec, change: Json) -> Spec:
     schedule = change["schedule"] if "schedule" in change else present["schedule"]
     transforms = transform_spec.overlay(present["transforms"], change.get("transforms") or {})
     given = {"optimizer": optimizer, "schedule": schedule, "transforms": transforms}
+    given["sync"] = change["sync"] if change.get("sync") is not None else present["sync"]
     given["groups"] = change["groups"] if "groups" in change else _following(present, given)
     declared = {name: (tuple(f["shape"]), f["dtype"]) for name, f in present["parameters"].items()}
     after = expand(given, declared, present["parameters"])

@@ -22,6 +22,7 @@ class Update:
     offset: int
     s: int
     norm: float
+    slowed: float = 1.0  # what a stale gradient's learning rates are multiplied by
 
 
 @dataclass(frozen=True, slots=True)

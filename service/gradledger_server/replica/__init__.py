@@ -1,6 +1,8 @@
 """The middle of a gradient's travel: the only part that sees all stops."""
 
+from gradledger_server.machine.receipts import Receipt
 from gradledger_server.machine.views import TRAIN
+from gradledger_server.replica import roster
 from gradledger_server.replica.draft import Sender
 from gradledger_server.replica.hot import Answer, Hot
 from gradledger_server.replica.mailbox import Mailbox
@@ -16,9 +18,11 @@ __all__ = [
     "Hot",
     "Mailbox",
     "Published",
+    "Receipt",
     "Replica",
     "Reported",
     "Sender",
     "TableRows",
     "plateaus",
+    "roster",
 ]

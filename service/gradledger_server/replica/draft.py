@@ -8,6 +8,7 @@ from gradledger_server.blocks import Blocks
 from gradledger_server.entries import Push, Record, Tensors
 from gradledger_server.errors import GradledgerError, Invalid, ParametersMissing
 from gradledger_server.kernels.device import Device
+from gradledger_server.machine import arrivals
 from gradledger_server.machine.gradient import Gradient, check, gather, norm
 from gradledger_server.machine.layout import Layout
 from gradledger_server.machine.model import Model
@@ -84,7 +85,7 @@ class Draft:
         if model.missing:
             some = ", ".join(sorted(model.missing)[:5])
             return ParametersMissing(f"{len(model.missing)} tensors have no values yet: {some}")
-        return None
+        return arrivals.objection(model, self.push)
 
 
 def draft(

@@ -22,10 +22,11 @@ from gradledger_server.errors import (
     ModelNotFound,
     ModelQuarantined,
     PreconditionFailed,
+    ReceiptNotFound,
     SequenceGap,
 )
 from gradledger_server.kernels.device import Device
-from gradledger_server.machine import image, views
+from gradledger_server.machine import arrivals, image, views
 from gradledger_server.machine.model import Model
 from gradledger_server.machine.receipts import Receipt
 from gradledger_server.machine.row_gradient import Rows
@@ -172,6 +173,24 @@ class Hot:
         assert answer is not None
         return answer
 
+    def answer_again(self, draft: Draft, before: Answer) -> Answer:
+        """What became of a push answered before, by now."""
+        with self.lock:
+            receipt = draft.known(self.model) or before.receipt
+            return Answer(receipt, before.replayed, self.published, touched_rows(self.model, draft.gradient))
+
+    def receipt(self, worker: str, sequence: int) -> Receipt:
+        """The fate of a worker's push. Raises ReceiptNotFound if it has not arrived or is kept no more."""
+        with self.lock:
+            found = self.model.receipts.kept(f"w:{worker}", sequence)
+        if found is None:
+            raise ReceiptNotFound(
+                f"no receipt is kept for sequence {sequence} of worker {worker[:128]!r}",
+                worker=worker[:128],
+                sequence=sequence,
+            )
+        return found
+
     def require_version(self, if_match: str | None) -> None:
         """Raises PreconditionFailed unless the ETag is the present one. For use inside `decide`."""
         asked = [tag.strip() for tag in (if_match or "*").split(",")]
@@ -181,6 +200,19 @@ class Hot:
                 got=if_match,
                 current=self.published.etag,
             )
+
+    @property
+    def deadline_ms(self) -> int | None:
+        """When `time_out` will have something to do, if nothing happens before."""
+        return arrivals.next_deadline_ms(self.model)
+
+    def time_out(self, now_ms: int) -> None:
+        """Appends what the clock owes the log: leases that ran out, rounds that wait no longer.
+
+        Whichever replica comes first does it; the others find it done.
+        """
+        while arrivals.overdue(self.model, now_ms) is not None:
+            self.decide(lambda model: arrivals.overdue(model, now_ms))
 
     def save(self) -> bool:
         """5/6 snapshot: the state becomes durable and the log is trimmed to it; False if nothing was new."""

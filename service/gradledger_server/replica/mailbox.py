@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from gradledger_server.errors import GradledgerError, ModelNotFound
+from gradledger_server.machine.receipts import Receipt
 from gradledger_server.replica.draft import Draft
 from gradledger_server.replica.hot import Answer, Hot
 from gradledger_server.replica.published import Published
 
 BATCH_BYTES = 256 << 20  # of payload in one group commit
-POLL_S = 0.25  # how often a waiting pull asks whether another replica made a step
+POLL_S = 0.25  # how often those who wait ask whether another replica made a step
+WAITING = "waiting"
 
 T = TypeVar("T")
 
@@ -29,6 +34,10 @@ class Mailbox:
         self._looks: list[asyncio.Future[Published]] = []
         self._draining: asyncio.Task[None] | None = None
         self._stepped = asyncio.Event()
+        self._watchers = 0  # requests that wait for news, also from other replicas
+        self._watch: asyncio.Task[None] | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+        self._set_alarm()
         self.used_at = self.stepped_at = asyncio.get_running_loop().time()
 
     def touch(self) -> None:
@@ -59,18 +68,52 @@ class Mailbox:
 
     async def look_after(self, etag: str, wait_s: float) -> Published:
         """The parameters as soon as their ETag is another one, or as they are after `wait_s`."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + wait_s
-        while True:
-            stepped = self._stepped
-            published = await self.look()
-            remaining = deadline - loop.time()
-            if published.etag != etag or remaining <= 0:
-                return published
-            try:
-                await asyncio.wait_for(stepped.wait(), min(POLL_S, remaining))
-            except TimeoutError:
-                continue
+        deadline = asyncio.get_running_loop().time() + wait_s
+        with self._listening():
+            while True:
+                stepped, published = self._stepped, await self.look()
+                if published.etag != etag or not await _before(deadline, stepped):
+                    return published
+
+    async def settled(self, draft: Draft, answer: Answer, wait_s: float) -> Answer:
+        """The answer of a push that waits, as soon as it has counted, or as it is after `wait_s`."""
+        deadline = asyncio.get_running_loop().time() + wait_s
+        with self._listening():
+            while True:
+                stepped = self._stepped
+                now = await self.run(lambda hot: hot.answer_again(draft, answer))
+                if now.receipt.fate != WAITING or not await _before(deadline, stepped):
+                    return now
+
+    async def fate(self, worker: str, sequence: int, wait_s: float) -> Receipt:
+        """The receipt of a worker's push, after at most `wait_s` if it waits. Raises ReceiptNotFound."""
+        deadline = asyncio.get_running_loop().time() + wait_s
+        with self._listening():
+            while True:
+                stepped = self._stepped
+                found = await self.run(lambda hot: hot.receipt(worker, sequence))
+                if found.fate != WAITING or not await _before(deadline, stepped):
+                    return found
+
+    @contextmanager
+    def _listening(self) -> Iterator[None]:
+        """One task asks for other replicas' news on behalf of everybody who waits."""
+        self._watchers += 1
+        if self._watch is None:
+            self._watch = asyncio.get_running_loop().create_task(self._ask_around())
+        try:
+            yield
+        finally:
+            self._watchers -= 1
+
+    async def _ask_around(self) -> None:
+        try:
+            while self._watchers:
+                await asyncio.sleep(POLL_S)
+                with contextlib.suppress(GradledgerError):
+                    await self.look()
+        finally:
+            self._watch = None
 
     async def run(self, work: Callable[[Hot], T]) -> T:
         """Runs `work` on a thread, to the end even if the caller is cancelled."""
@@ -129,7 +172,26 @@ class Mailbox:
         batch, self._pushes = self._pushes[:taken], self._pushes[taken:]
         return batch
 
+    def _set_alarm(self, after_s: float = 0.0) -> None:
+        """Wakes somebody up for the next lease that runs out or round that closes, if there is one."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        due_ms = self.hot.deadline_ms
+        if due_ms is not None:
+            loop, in_s = asyncio.get_running_loop(), due_ms / 1000 - time.time()
+            self._alarm = loop.call_later(max(in_s, after_s), lambda: loop.create_task(self._time_out()))
+
+    async def _time_out(self) -> None:
+        try:
+            await self.run(lambda hot: hot.time_out(time.time_ns() // 1_000_000))
+        except ModelNotFound:
+            return
+        except GradledgerError:  # the server is away: once more, but not at once
+            self._set_alarm(after_s=1.0)
+
     def _announce(self, before: Published) -> None:
+        self._set_alarm()
         if self.hot.published is not before:
             self.stepped_at = asyncio.get_running_loop().time()
             self._stepped.set()
@@ -141,6 +203,16 @@ def _settle(future: asyncio.Future[Answer], answer: Answer | GradledgerError) ->
         future.set_exception(answer)
     else:
         future.set_result(answer)
+
+
+async def _before(deadline: float, event: asyncio.Event) -> bool:
+    """Waits for the event; False if the deadline on the loop's clock came first."""
+    remaining = deadline - asyncio.get_running_loop().time()
+    if remaining <= 0:
+        return False
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), remaining)
+    return True
 
 
 async def shielded(work: Awaitable[T]) -> T:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradledger_server.blocks import Blocks
-from gradledger_server.entries import Configure, Create, Delete, Json, Metric, Tensors, Upload
+from gradledger_server.entries import Configure, Create, Delete, Join, Json, Leave, Metric, Tensors, Upload
 from gradledger_server.errors import (
     Invalid,
     ModelExists,
@@ -37,7 +37,7 @@ from gradledger_server.machine.model import Model
 from gradledger_server.machine.row_gradient import require_rows
 from gradledger_server.replica.draft import Draft, Sender, draft
 from gradledger_server.replica.hot import Answer, Hot
-from gradledger_server.replica.mailbox import Mailbox, shielded
+from gradledger_server.replica.mailbox import WAITING, Mailbox, shielded
 from gradledger_server.replica.metrics import Reported, report
 from gradledger_server.replica.published import Published, TableRows
 from gradledger_server.replica.shelf import Cadence, Shelf
@@ -154,8 +154,13 @@ class Replica:
         async with self._copying:
             return await mailbox.run(Hot.copy)
 
-    async def push(self, mailbox: Mailbox, tensors: Tensors, sender: Sender, if_match: str | None) -> Answer:
-        """A gradient becomes an answer. Raises its refusal, or Unavailable when its fate is not known."""
+    async def push(
+        self, mailbox: Mailbox, tensors: Tensors, sender: Sender, if_match: str | None, wait_s: float = 0.0
+    ) -> Answer:
+        """A gradient becomes an answer, after at most `wait_s` if it has to wait for others.
+
+        Raises its refusal, or Unavailable when its fate is not known.
+        """
         facts = self.store.facts()
 
         def decode() -> Draft:
@@ -175,6 +180,8 @@ class Replica:
             answer = await mailbox.run(lambda hot: hot.push_if(push, if_match))
         else:
             answer = await mailbox.push(push)
+        if wait_s and answer.receipt.fate == WAITING and not push.nameless:
+            answer = await mailbox.settled(push, answer, wait_s)
         self.shelf.save_if_due(mailbox)
         return answer
 
@@ -217,6 +224,22 @@ class Replica:
         reported = await mailbox.run(lambda hot: report(hot, metric))
         self.shelf.save_if_due(mailbox)
         return reported
+
+    async def join(self, mailbox: Mailbox, worker: str) -> None:
+        """Makes a worker a member from the round's edge on, or renews its lease."""
+        await mailbox.run(lambda hot: hot.decide(lambda _: Join(worker, _now_ms())))
+
+    async def leave(self, mailbox: Mailbox, worker: str) -> bool:
+        """Ends a worker's membership; False if it was no member."""
+        left = False
+
+        def choose(model: Model) -> Leave | None:
+            nonlocal left
+            left = left or worker in model.rounds.members
+            return Leave(worker, "left", _now_ms()) if worker in model.rounds.members else None
+
+        await mailbox.run(lambda hot: hot.decide(choose))
+        return left
 
     async def thread(self, work: Callable[[], T]) -> T:
         """Runs `work` on a thread, to the end even if the caller is cancelled."""

@@ -9,6 +9,9 @@ safetensors body that arrived.
     push        at_ms base digest durability grad_norm key sequence weight worker   tensors
     metric      at_ms durability key sequence value worker                          none
     configure   at_ms spec                                                          none
+    join        at_ms worker                                                        none
+    leave       at_ms reason worker                                                 none
+    close       at_ms reason round                                                  none
     delete      at_ms                                                               none
 """
 
@@ -21,11 +24,14 @@ from typing import Any
 import orjson
 
 from gradledger_server.entries import (
+    Close,
     Configure,
     Create,
     Delete,
     Entry,
+    Join,
     Json,
+    Leave,
     Metric,
     Push,
     Record,
@@ -100,6 +106,9 @@ _KINDS: Mapping[str, tuple[type[Any], Mapping[str, Check]]] = {
         },
     ),
     "configure": (Configure, {"spec": _object, "at_ms": _whole}),
+    "join": (Join, {"worker": _text, "at_ms": _whole}),
+    "leave": (Leave, {"worker": _text, "reason": _text, "at_ms": _whole}),
+    "close": (Close, {"round": _whole, "reason": _text, "at_ms": _whole}),
     "delete": (Delete, {"at_ms": _whole}),
 }
 _KIND_OF = {entry: kind for kind, (entry, _) in _KINDS.items()}

@@ -1,0 +1,205 @@
+"""4/6 apply: a push arrives, and counts at once, with others, or too late.
+
+arrive(push)   its receipt: applied, accumulated, waiting, merged, late or rejected
+settle()       the steps that have become due, for whatever reason
+objection(…)   why a push may not even be logged now
+overdue(…)     the entry that a clock owes the log
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gradledger_server.entries import Close, Leave, Push
+from gradledger_server.errors import GradledgerError, Invalid, NotAMember, StaleGradient, WorkerAhead
+from gradledger_server.kernels.operations import power
+from gradledger_server.machine.advance import advance
+from gradledger_server.machine.gradient import Gradient, length, stretches
+from gradledger_server.machine.merging import merged
+from gradledger_server.machine.model import Model
+from gradledger_server.machine.receipts import Receipt, identity_of
+from gradledger_server.machine.staleness import compensated
+from gradledger_server.machine.step import Update
+from gradledger_server.machine.sync.rounds import Held
+
+
+def arrive(model: Model, offset: int, push: Push, gradient: Gradient) -> Receipt:
+    """Takes a push whatever it is: what must not be was refused before, and what slipped in gets its fate."""
+    policy, receipt = model.rounds.policy, _receipt(model, offset, push)
+    if policy.immediate:
+        model.rounds.members.see(push.worker or "", push.at_ms)
+        receipt = _alone(model, offset, push, gradient, receipt)
+        _note(model, push, receipt)
+        return receipt
+    fate = _passed_over(model, push)
+    _note(model, push, replace(receipt, fate=fate or "waiting"))
+    if fate is not None:
+        model.rounds.members.see(push.worker or "", push.at_ms)
+        return replace(receipt, fate=fate)
+    held = Held(offset, *_name(push, offset), push.base, push.weight, push.at_ms)
+    model.held[offset] = push, gradient
+    model.rounds.hold(held)
+    settled = settle(model)
+    return settled.get(offset, replace(receipt, fate="waiting"))
+
+
+def settle(model: Model) -> dict[int, Receipt]:
+    """Makes the steps that are due; the receipts of their pushes, by offset."""
+    settled: dict[int, Receipt] = {}
+    while group := model.rounds.due():
+        pushes = {held.offset: model.held.pop(held.offset) for held in group}
+        for offset, receipt in _together(model, pushes).items():
+            push, _ = pushes[offset]
+            _note(model, push, receipt)
+            settled[offset] = receipt
+        model.rounds.settle(group)
+    return settled
+
+
+def objection(model: Model, push: Push) -> GradledgerError | None:
+    """Why the present mode cannot take this push now; None for one that it has already."""
+    rounds, policy = model.rounds, model.rounds.policy
+    identity, staleness = identity_of(push), _staleness(model, push)
+    if identity is not None and (push.sequence or 1) <= model.receipts.last(identity):
+        return None
+    if policy.slack is not None and push.worker is None:
+        return Invalid(
+            f"in mode {policy.mode!r} pushes wait for each other's workers, and this one names none",
+            hint="Give it worker and sequence.",
+        )
+    if policy.staleness.max is not None and (staleness or 0) > policy.staleness.max:
+        return StaleGradient(
+            f"base is {push.base}, {staleness} steps back; the model allows {policy.staleness.max}",
+            base=push.base,
+            step=model.step,
+            staleness=staleness,
+            allowed=policy.staleness.max,
+        )
+    if push.worker is not None and not rounds.has_room(push.worker):
+        return NotAMember(
+            f"worker {push.worker!r} is not a member; mode {policy.mode!r} waits for members only",
+            members=sorted(rounds.members.present),
+        )
+    if push.worker is not None and rounds.is_ahead(push.worker):
+        return WorkerAhead(f"a push of worker {push.worker!r} waits for round {rounds.number} to close")
+    return None
+
+
+def overdue(model: Model, now_ms: int) -> Leave | Close | None:
+    """What the clock says has happened: a lease ran out, or an open round waits no longer."""
+    rounds = model.rounds
+    for worker in rounds.members.silent(now_ms, rounds.policy.lease_ms):
+        return Leave(worker, "lease", now_ms)
+    deadline_ms = rounds.deadline_ms()
+    if deadline_ms is None or deadline_ms > now_ms:
+        return None
+    return Close(rounds.number, "grace" if rounds.policy.quorum else "lease", now_ms)
+
+
+def next_deadline_ms(model: Model) -> int | None:
+    """When `overdue` will have something to say, if nothing happens before."""
+    rounds = model.rounds
+    leases = rounds.members.next_silence_ms(rounds.policy.lease_ms)
+    return min((due for due in (leases, rounds.deadline_ms()) if due is not None), default=None)
+
+
+def _alone(model: Model, offset: int, push: Push, gradient: Gradient, receipt: Receipt) -> Receipt:
+    if (accumulation := model.accumulation) is None:
+        return _applied(model, offset, push, gradient, push.grad_norm, receipt)
+    settings = model.spec.transforms["accumulate"]
+    accumulation.add(stretches(gradient), push.weight if settings["weighted"] else 1.0)
+    if accumulation.pushes < settings["every"]:
+        return replace(receipt, fate="accumulated")
+    mean = accumulation.close()
+    receipt = _applied(model, offset, push, mean, length(mean, model.device), receipt)
+    accumulation.clear()
+    return receipt
+
+
+def _applied(
+    model: Model, offset: int, push: Push, gradient: Gradient, norm: float, receipt: Receipt
+) -> Receipt:
+    """The push makes a step of its own, as far as its staleness lets it."""
+    settings = model.rounds.policy.staleness
+    stale = _staleness(model, push) or 0
+    if settings.compensate and stale:
+        gradient = compensated(model, gradient, push.base or 0)
+        norm = length(gradient, model.host)
+    slowed = power(1.0 + stale, -settings.scale) if settings.scale and stale else 1.0
+    update = Update(offset, model.step, norm, slowed)
+    model.past.remember(model.step, model.weights)
+    lr, clip_factor = advance(model, gradient, update)
+    return replace(receipt, fate="applied", step=model.step, lr=lr, clip_factor=clip_factor)
+
+
+def _together(model: Model, pushes: dict[int, tuple[Push, Gradient]]) -> dict[int, Receipt]:
+    """One step of several pushes, or of the one that waited for its turn."""
+    receipts = {offset: _receipt(model, offset, push) for offset, (push, _) in pushes.items()}
+    if model.rounds.policy.take == 1:
+        ((offset, (push, gradient)),) = pushes.items()
+        return {offset: _applied(model, offset, push, gradient, push.grad_norm, receipts[offset])}
+    offsets = list(pushes)
+    weights = [_weight(model, push) for push, _ in pushes.values()]
+    gradient, chosen = merged(model, [gradient for _, gradient in pushes.values()], weights)
+    update = Update(max(offsets), model.step, length(gradient, model.host))
+    lr, clip_factor = advance(model, gradient, update)
+    return {
+        offset: replace(
+            receipts[offset],
+            fate="merged" if index in chosen else "rejected",
+            step=model.step,
+            lr=lr,
+            clip_factor=clip_factor,
+            round=model.rounds.number,
+        )
+        for index, offset in enumerate(offsets)
+    }
+
+
+def _weight(model: Model, push: Push) -> float:
+    """What a push weighs in its round: a stale one less, if the spec says so."""
+    scale, stale = model.rounds.policy.staleness.scale, _staleness(model, push) or 0
+    return push.weight * power(1.0 + stale, -scale) if scale and stale else push.weight
+
+
+def _passed_over(model: Model, push: Push) -> str | None:
+    """The fate of a push that others came before, between its refusal's last chance and the log."""
+    policy, stale = model.rounds.policy, _staleness(model, push) or 0
+    if policy.in_rounds and policy.late == "drop" and stale:
+        return "late"
+    if policy.staleness.max is not None and stale > policy.staleness.max:
+        return "rejected"
+    if policy.slack is not None and (push.worker is None or not model.rounds.has_room(push.worker)):
+        return "rejected"
+    return None
+
+
+def _name(push: Push, offset: int) -> tuple[str, int]:
+    """Who waits, and in which order among their own: those without a name in the order of the log."""
+    return push.worker or push.key or "", push.sequence or offset
+
+
+def _note(model: Model, push: Push, receipt: Receipt) -> None:
+    if (identity := identity_of(push)) is not None:
+        model.receipts.note(identity, push.digest, receipt)
+
+
+def _staleness(model: Model, push: Push) -> int | None:
+    return None if push.base is None else model.step - push.base
+
+
+def _receipt(model: Model, offset: int, push: Push) -> Receipt:
+    """Of a push that has made no step yet."""
+    return Receipt(
+        fate="waiting",
+        step=model.step,
+        offset=offset,
+        base=push.base,
+        staleness=_staleness(model, push),
+        lr=None,
+        clip_factor=None,
+        grad_norm=push.grad_norm,
+        durability=push.durability,
+        worker=push.worker,
+        sequence=push.sequence,
+    )
