@@ -73,10 +73,9 @@ class Table:
             self._counts[places] = t
         else:
             t = self.updates = self.updates + 1
-        weights, *slots = (self._numbers(held.take(places)) for held in self._all)
-        self.step.advance(weights, gradient.values, slots, t=t, lr=lr, update=update)
-        for held, moved in zip(self._all, (weights, *slots), strict=True):
-            np.put(held, places, moved.view(self._row))
+        weights, *slots = map(self._numbers, self._all)
+        width, values = self.declared.width, gradient.values
+        self.step.advance(places, width, weights, values, slots, t=t, lr=lr, update=update)
 
     def fill(self, values: Touched) -> None:
         """Sets the rows' values; their slots and counts stay."""
@@ -129,7 +128,7 @@ class Table:
             values = np.zeros(self.declared.rows * self.declared.width, self.declared.numpy_dtype)
             np.put(values.view(self._row), gradient.rows, gradient.values.view(self._row))
         weights, *slots = map(self._numbers, self._all)
-        self.step.advance(weights, values, slots, t=self.updates, lr=lr, update=update)
+        self.step.advance_all(weights, values, slots, t=self.updates, lr=lr, update=update)
 
     @property
     def _all(self) -> tuple[Items, ...]:
