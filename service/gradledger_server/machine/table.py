@@ -34,8 +34,9 @@ Items = NDArray[np.void]  # whole rows
 class Table:
     """`seen` rows are held. In mode lazy each counts its own updates, else `updates` counts the table's."""
 
-    def __init__(self, declared: DeclaredTable, group: Group, device: Device) -> None:
+    def __init__(self, declared: DeclaredTable, group: Group, device: Device, blocks: Blocks) -> None:
         self.declared = declared
+        self._blocks = blocks
         self.configure(group, device)
         self.seen = 0
         self.updates = 0
@@ -91,7 +92,8 @@ class Table:
         asked = np.arange(self.declared.rows) if rows is None else rows
         places = self._places.take(asked)
         seen = np.flatnonzero(places)
-        held = self._weights.take(places[seen] - 1)
+        held = self._blocks.take(seen.size * self.declared.row_bytes).view(self._row)
+        self._weights.take(places[seen] - 1, out=held, mode="clip")
         return lambda: self._numbers(self._completed(asked, places == 0, seen, held))
 
     def image(self, blocks: Blocks) -> Iterator[tuple[Shaped, Block]]:
