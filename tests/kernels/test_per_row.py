@@ -37,12 +37,13 @@ def test_rows_of_any_count_get_the_bits_they_would_get_alone(
     arrays = [generator.standard_normal(width * counts.size).astype(dtype) for _ in ("w", "g", *step.slots)]
     arrays[2:] = [np.abs(slot) for slot in arrays[2:]]
     update = Update(offset=8, s=4, norm=1.0)
+    places = np.arange(counts.size, dtype=np.int32)
     for lr in (0.1, 0.05):  # it changes in between
         alone = [array.copy() for array in arrays]
         for row, count in enumerate(counts.tolist()):
             w, g, *slots = (array[row * width : (row + 1) * width] for array in alone)
-            step.advance(w, g, slots, t=count, lr=lr, update=update)
-        step.advance(arrays[0], arrays[1], arrays[2:], t=counts, lr=lr, update=update)
+            step.advance_all(w, g, slots, t=count, lr=lr, update=update)
+        step.advance(places, width, arrays[0], arrays[1], arrays[2:], t=counts, lr=lr, update=update)
         assert [array.tobytes() for array in arrays] == [array.tobytes() for array in alone]
 
 

@@ -49,7 +49,7 @@ def test_duplicates_are_summed_in_the_order_of_appearance(distinct: int, dtype: 
     values = (
         generator.standard_normal((rows.size, 3)) * 10.0 ** generator.integers(-6, 6, (rows.size, 1))
     ).astype(dtype)
-    found, total = summed(rows, values)
+    found, total = summed(rows, values, Blocks())
     expected = one_by_one(rows, values)
     assert found.tolist() == sorted(expected)
     assert total.tobytes() == b"".join(expected[row].tobytes() for row in found.tolist())
@@ -57,7 +57,7 @@ def test_duplicates_are_summed_in_the_order_of_appearance(distinct: int, dtype: 
 
 def test_ascending_rows_are_taken_as_they_lie() -> None:
     values = noise((3, 2), 1)
-    rows, total = summed(ids(0, 2, 5), values)
+    rows, total = summed(ids(0, 2, 5), values, Blocks())
     assert total is values
     assert rows.tolist() == [0, 2, 5]
 

@@ -394,3 +394,21 @@ def test_all_tables_of_a_model_share_one_bound() -> None:
 def test_a_parameter_that_is_no_table_is_not_initialised_here() -> None:
     with pytest.raises(InvalidSpec, match="no table"):
         specs.expand({"optimizer": {"rule": "sgd"}}, {"w": ((2,), "F32")}, {"w": {"init": {"name": "zeros"}}})
+
+
+@pytest.mark.parametrize("rows", ["lazy", "lazy_global_t"])
+@pytest.mark.parametrize("rule", ["sgd", "adam", "nadam", "schedule_free_adamw"])
+def test_compiled_or_not_a_table_is_the_same(rule: str, rows: str) -> None:
+    generator = np.random.default_rng(6)
+    settings: dict[str, Any] = {
+        "shape": (40, 5),
+        "rows": rows,
+        "optimizer": {"rule": rule},
+    }
+    models = [table_model(device=device, **settings) for device in (NUMPY, CpuDevice())]
+    for count in (0, 1, 7, 30, 60):
+        ids, values = generator.integers(0, 40, count).tolist(), noise((count, 5), count)
+        for model in models:
+            touch(model, ids, values)
+    one, other = (bits(image.copy(model)) for model in models)
+    assert one == other

@@ -10,7 +10,9 @@ from typing import Annotated, TypeVar
 from fastapi import Depends, Path, Request
 
 from gradledger_server.api.telemetry import Metrics
+from gradledger_server.entries import Tensors
 from gradledger_server.replica import Replica
+from gradledger_server.wire import safetensors
 
 T = TypeVar("T")
 
@@ -40,6 +42,12 @@ class Context:
         if len(body) > INLINE_BYTES:
             return await self.replica.thread(lambda: read(body))
         return read(body)
+
+    async def decode(self, body: memoryview) -> Tensors:
+        """The tensors of a safetensors body; its header takes reading, the data stay where they are."""
+        if safetensors.header_bytes(body) > INLINE_BYTES:
+            return await self.replica.thread(lambda: safetensors.decode(body))
+        return safetensors.decode(body)
 
 
 async def _context(request: Request) -> Context:

@@ -18,7 +18,7 @@ from gradledger_server.api.schemas import PushFacts, PushRequest, read
 from gradledger_server.entries import Tensors
 from gradledger_server.errors import Invalid, MalformedRequest
 from gradledger_server.replica import Answer, Mailbox, Sender
-from gradledger_server.wire import json_form, safetensors
+from gradledger_server.wire import json_form
 
 router = APIRouter(tags=["gradients"])
 
@@ -66,7 +66,7 @@ async def _read(request: Request, form: Form, mailbox: Mailbox, served: Context)
     if form == "safetensors":
         facts = read(PushFacts, query, error=Invalid)
         body = await receive(request, body_limit(mailbox, served), served.replica.blocks)
-        return await served.understand(body, safetensors.decode), facts
+        return await served.decode(body), facts
     body = await receive(request, served.limits.max_json_bytes, served.replica.blocks)
     dtypes = mailbox.hot.model.layout.wire_dtypes
     return await served.understand(body, lambda body: _from_json(body, query, dtypes))

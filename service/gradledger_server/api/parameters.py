@@ -14,7 +14,7 @@ from gradledger_server.api.schemas import UploadRequest, read
 from gradledger_server.entries import Tensors
 from gradledger_server.errors import TensorNotFound
 from gradledger_server.replica import TRAIN, Mailbox, Published
-from gradledger_server.wire import json_form, safetensors
+from gradledger_server.wire import json_form
 
 router = APIRouter(tags=["parameters"])
 
@@ -96,7 +96,7 @@ async def read_tensors(request: Request, mailbox: Mailbox, served: Context) -> T
     is_json = form_of_body(request) == "json"
     limit_bytes = served.limits.max_json_bytes if is_json else body_limit(mailbox, served)
     body = await receive(request, limit_bytes, served.replica.blocks)
-    return await served.understand(body, from_json if is_json else safetensors.decode)
+    return await (served.understand(body, from_json) if is_json else served.decode(body))
 
 
 def body_limit(mailbox: Mailbox, served: Context) -> int:

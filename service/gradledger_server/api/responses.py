@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 from urllib.parse import quote
 
@@ -18,7 +19,7 @@ from gradledger_server.wire import json_form, safetensors
 JSON_ANSWER_BYTES = 4 << 20  # of tensors; as text they are about five times as many
 
 
-JOINED_BYTES = 64 << 10  # up to here copying a body is cheaper than sending it piece by piece
+JOINED_BYTES = 64 << 10  # up to here copying a piece is cheaper than sending it alone
 
 
 class Parts(Response):
@@ -28,16 +29,13 @@ class Parts(Response):
     """
 
     def __init__(self, parts: Sequence[Any], media_type: str, headers: Mapping[str, str]) -> None:
-        self.parts = [memoryview(part) for part in parts]
+        self.parts = _joined([memoryview(part) for part in parts])
         self.status_code = 200
         self.background = None
         self.media_type = media_type
         self.body = b""
         self.init_headers(headers)
-        nbytes = sum(part.nbytes for part in self.parts)
-        self.headers["content-length"] = str(nbytes)
-        if nbytes <= JOINED_BYTES:
-            self.parts = [memoryview(b"".join(self.parts))]
+        self.headers["content-length"] = str(sum(part.nbytes for part in self.parts))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
@@ -45,6 +43,15 @@ class Parts(Response):
         for part in self.parts[:-1]:
             await send({"type": "http.response.body", "body": part, "more_body": True})
         await send({"type": "http.response.body", "body": self.parts[-1], "more_body": False})
+
+
+def _joined(parts: Sequence[memoryview]) -> list[memoryview]:
+    """The same bytes, small neighbours as one piece."""
+    joined: list[memoryview] = []
+    for small, run in groupby(parts, lambda part: part.nbytes <= JOINED_BYTES):
+        pieces = list(run)
+        joined += [memoryview(b"".join(pieces))] if small else pieces
+    return joined
 
 
 def json(members: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -153,11 +160,14 @@ def receipt_of(receipt: Receipt, epoch: str, *, replayed: bool) -> dict[str, Any
 
 
 def _laid_out(rows: Sequence[TableRows]) -> tuple[list[safetensors.Shaped], list[Any]]:
-    """Tables' rows as tensors of a safetensors body: names, dtypes and shapes, and their bytes."""
+    """Tables' rows as tensors of a safetensors body: names, dtypes and shapes, and their bytes.
+
+    Which rows they are goes before their values: it is small and is sent together with the header.
+    """
     shaped: list[safetensors.Shaped] = []
     parts = []
     for read in rows:
-        for name, array in read.arrays().items():
+        for name, array in reversed(read.arrays().items()):
             shaped.append((name, read.table.dtype if name == read.table.name else "I64", array.shape))
             parts.append(array.reshape(-1).view("u1"))
     return shaped, parts

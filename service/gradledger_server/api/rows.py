@@ -18,7 +18,7 @@ from gradledger_server.api.schemas import RowsRequest, read
 from gradledger_server.entries import Tensors
 from gradledger_server.errors import Invalid, MalformedRequest, TensorNotFound, WrongRows
 from gradledger_server.replica import Mailbox, Published, TableRows
-from gradledger_server.wire import json_form, safetensors
+from gradledger_server.wire import json_form
 
 router = APIRouter(tags=["parameters"])
 
@@ -41,8 +41,7 @@ async def pull_rows(request: Request, model: ModelName, tensor: str, served: Ser
     """
     form = form_of_body(request)
     body = await receive(request, HEADER_ALLOWANCE_BYTES + 32 * MAX_IDS, served.replica.blocks)
-    decode = _from_json if form == "json" else safetensors.decode
-    ids = _ids(await served.understand(body, decode))
+    ids = _ids(await (served.understand(body, _from_json) if form == "json" else served.decode(body)))
     return await answer(request, model, tensor, ids, served, default=form)
 
 

@@ -13,12 +13,14 @@ from gradledger_server.kernels.arrays import Array
 from gradledger_server.kernels.blocked import BlockedKernel
 from gradledger_server.kernels.crew import Crew
 from gradledger_server.kernels.kernel import Kernel
+from gradledger_server.kernels.rows import BlockedRowKernel, RowKernel
 from gradledger_server.kernels.trace import Program
 
 try:
     from gradledger_server.kernels.llvm import LlvmKernel
     from gradledger_server.kernels.llvm_products import Product
     from gradledger_server.kernels.llvm_reductions import SumOfSquares
+    from gradledger_server.kernels.llvm_rows import LlvmRowKernel
 except ImportError:
     _HAS_LLVM = False
 else:
@@ -32,6 +34,7 @@ class CpuDevice:
         self.compiled = compiled and _HAS_LLVM
         self._crew = Crew(threads)
         self._kernels: dict[tuple[Program, np.dtype[Any]], Kernel] = {}
+        self._row_kernels: dict[tuple[Program, np.dtype[Any]], RowKernel] = {}
         self._sums: dict[np.dtype[Any], SumOfSquares] = {}
         self._products: dict[np.dtype[Any], Product] = {}
         self._making = threading.Lock()
@@ -62,6 +65,16 @@ class CpuDevice:
                     made = LlvmKernel(*key, self._crew) if self.compiled else BlockedKernel(*key)
                     self._kernels[key] = made
         return self._kernels[key]
+
+    def row_kernel(self, program: Program, dtype: npt.DTypeLike) -> RowKernel:
+        """The program for some rows of tables; compiled at first, then remembered."""
+        key = (program, np.dtype(dtype))
+        if key not in self._row_kernels:
+            with self._making:
+                if key not in self._row_kernels:
+                    made = LlvmRowKernel(*key, self._crew) if self.compiled else BlockedRowKernel(*key)
+                    self._row_kernels[key] = made
+        return self._row_kernels[key]
 
     def sum_of_squares(self, array: Array) -> float:
         if not self.compiled:

@@ -121,17 +121,17 @@ def spell(program: Program, dtype: np.dtype[Any]) -> str:
         f"  %{name} = load {real}, ptr %{name}.at, align 1, !llvm.access.group !0" for name in program.inputs
     ]
     for step in program.steps:
-        lines += [f"  {line}" for line in _instructions(step, real, suffix)]
+        lines += [f"  {line}" for line in instructions(step, real, suffix)]
     lines += [
         f"  store {real} %{value}, ptr %{target}.at, align 1, !llvm.access.group !0"
         for target, value in program.assignments
     ]
     lines += ["  %next = add nuw i64 %i, 1", "  %last = icmp eq i64 %next, %count"]
     lines += ["  br i1 %last, label %done, label %loop, !llvm.loop !1", "done:", "  ret void", "}"]
-    return "\n".join([*lines, *_INDEPENDENT])
+    return "\n".join([*lines, *INDEPENDENT])
 
 
-def _instructions(step: Step, real: str, suffix: str) -> list[str]:
+def instructions(step: Step, real: str, suffix: str) -> list[str]:
     operands = [f"%{operand}" for operand in step.operands]
     result = f"%{step.result}"
     template = OPERATIONS[step.operation].llvm
@@ -139,7 +139,7 @@ def _instructions(step: Step, real: str, suffix: str) -> list[str]:
     return [*parts, f"{result} = {last}"]
 
 
-_INDEPENDENT = (
+INDEPENDENT = (
     "!0 = distinct !{}",
     "!1 = distinct !{!1, !2, !3}",
     '!2 = !{!"llvm.loop.parallel_accesses", !0}',

@@ -101,7 +101,7 @@ def gather(layout: Layout, tensors: Tensors, blocks: Blocks) -> list[Stretch | T
         if values is None:
             values = _copied(layout, plan.run, tensors, blocks)
         gradient.append(Stretch(plan.run, values))
-    return [*gradient, *row_gradient.gather(layout.tables, tensors)] if layout.tables else gradient
+    return [*gradient, *row_gradient.gather(layout.tables, tensors, blocks)] if layout.tables else gradient
 
 
 def stretches(gradient: Gradient) -> list[Stretch]:

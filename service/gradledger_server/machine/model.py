@@ -59,7 +59,7 @@ class Model:
             for arena, places in zip(self.layout.arenas, self.slot_places, strict=True)
         ]
         self.tables |= {
-            name: Table(declared, self.spec.groups[declared.group], self.host)
+            name: Table(declared, self.spec.groups[declared.group], self.host, blocks)
             for name, declared in self.layout.tables.items()
         }
         accumulates = "accumulate" in self.spec.transforms

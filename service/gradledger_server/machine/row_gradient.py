@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gradledger_server.blocks import Blocks
 from gradledger_server.dtypes import NUMPY_DTYPE, widen
 from gradledger_server.entries import Placement, Tensors
 from gradledger_server.errors import NonFinite, WrongDtype, WrongRows, WrongShape
@@ -21,6 +22,7 @@ from gradledger_server.machine.tables import ROWS_OF_PUSH, DeclaredTable, Tables
 
 Rows = NDArray[np.int64]
 
+_PLACE_BITS = (ROWS_OF_PUSH - 1).bit_length()
 FEW = 32  # rows: so many are summed one by one, more of them in step
 
 
@@ -59,7 +61,7 @@ def check(tables: Tables, tensors: Tensors, dtypes: Sequence[str], *, upload: bo
             _require_settable(table, rows)
 
 
-def gather(tables: Tables, tensors: Tensors) -> list[Touched]:
+def gather(tables: Tables, tensors: Tensors, blocks: Blocks) -> list[Touched]:
     """The checked rows of each table in the body; views of it where nothing needs to be sorted or summed."""
     gradient = []
     for name, table in tables.items():
@@ -69,31 +71,60 @@ def gather(tables: Tables, tensors: Tensors) -> list[Touched]:
         values = widen(tensors[name], sent.dtype, table.numpy_dtype)
         rows: Rows | None = None
         if table.ids_name in tensors.table:
-            rows, values = summed(_ids(table, tensors), values.reshape(-1, table.width))
+            rows, values = summed(_ids(table, tensors), values.reshape(-1, table.width), blocks)
         gradient.append(Touched(table, rows, values.reshape(-1)))
     return gradient
 
 
-def summed(ids: Rows, values: NDArray[Any]) -> tuple[Rows, NDArray[Any]]:
+def summed(ids: Rows, values: NDArray[Any], blocks: Blocks) -> tuple[Rows, NDArray[Any]]:
     """Each row once, ascending, with its gradients in `values` [k, width] summed in order of appearance."""
     if (ids[1:] > ids[:-1]).all():
         return ids, values
-    order = np.argsort(ids, kind="stable")
-    ordered = ids[order]
-    starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
-    counts = np.diff(starts, append=ordered.size)
-    items = values.reshape(-1).view(np.dtype((np.void, values.strides[0])))  # whole rows are moved faster
-    total = items.take(order[starts]).view(values.dtype).reshape(-1, values.shape[1])
+    rows, order = _sorted(ids)
+    first = np.empty(rows.size, np.bool_)
+    first[0] = True
+    np.not_equal(rows[1:], rows[:-1], out=first[1:])
+    if first.all():
+        return rows, _fetched(values, order, blocks)
+    starts = np.flatnonzero(first)
+    total = _fetched(values, order[starts], blocks)
     with np.errstate(all="ignore"):  # what overflows is refused once it is measured
-        nth, again = 1, np.flatnonzero(counts > 1)
-        while again.size > FEW:
-            total[again] += values[order[starts[again] + nth]]
-            nth += 1
-            again = again[counts[again] > nth]
-        for at in again:
-            rest = values[order[starts[at] + nth : starts[at] + counts[at]]]
-            total[at] = np.add.accumulate(np.concatenate((total[at : at + 1], rest)))[-1]
-    return ordered[starts], total
+        _add_repeated(total, values, order, starts)
+    return rows[starts], total
+
+
+def _sorted(ids: Rows) -> tuple[Rows, NDArray[np.int64]]:
+    """The ids ascending, and the place where each was; equal ones in order of appearance.
+
+    Both fit one number of 64 bits, and NumPy sorts numbers with the processor's widest registers.
+    """
+    keys = ids << _PLACE_BITS
+    keys |= np.arange(ids.size)
+    keys.sort()
+    return keys >> _PLACE_BITS, keys & (1 << _PLACE_BITS) - 1
+
+
+def _fetched(values: NDArray[Any], order: NDArray[np.intp], blocks: Blocks) -> NDArray[Any]:
+    """The rows of `values` in this order, in memory that was used before: fresh pages cost more than rows."""
+    row = np.dtype((np.void, values.strides[0]))  # NumPy moves items faster than rows of an array
+    fetched = blocks.take(order.size * row.itemsize)
+    values.reshape(-1).view(row).take(order, out=fetched.view(row), mode="clip")
+    return fetched.view(values.dtype).reshape(-1, values.shape[1])
+
+
+def _add_repeated(
+    total: NDArray[Any], values: NDArray[Any], order: NDArray[np.intp], starts: NDArray[np.intp]
+) -> None:
+    """Adds to each row's first gradient its others."""
+    counts = np.diff(starts, append=order.size)
+    nth, again = 1, np.flatnonzero(counts > 1)
+    while again.size > FEW:
+        total[again] += values[order[starts[again] + nth]]
+        nth += 1
+        again = again[counts[again] > nth]
+    for at in again:
+        rest = values[order[starts[at] + nth : starts[at] + counts[at]]]
+        total[at] = np.add.accumulate(np.concatenate((total[at : at + 1], rest)))[-1]
 
 
 def refuse_non_finite(touched: Touched) -> None:
@@ -170,15 +201,16 @@ def _require_shapes(table: DeclaredTable, values: Placement, ids: Placement) -> 
 
 def require_rows(table: DeclaredTable, ids: Rows) -> None:
     """Raises WrongRows unless the table has all of them."""
-    outside = np.flatnonzero((ids < 0) | (ids >= table.rows))
-    if outside.size:
-        first = int(outside[0])
-        raise WrongRows(
-            f"{table.ids_name}[{first}] is {int(ids[first])}; {table.name!r} has rows 0 to {table.rows - 1}",
-            tensor=table.name,
-            index=[first],
-            got=int(ids[first]),
-        )
+    # Read as unsigned, a negative number is a large one: one pass finds both ends.
+    if not ids.size or ids.view(np.uint64).max() < table.rows:
+        return
+    first = int(np.argmax((ids < 0) | (ids >= table.rows)))
+    raise WrongRows(
+        f"{table.ids_name}[{first}] is {int(ids[first])}; {table.name!r} has rows 0 to {table.rows - 1}",
+        tensor=table.name,
+        index=[first],
+        got=int(ids[first]),
+    )
 
 
 def _require_settable(table: DeclaredTable, ids: Rows) -> None:

@@ -34,8 +34,9 @@ Items = NDArray[np.void]  # whole rows
 class Table:
     """`seen` rows are held. In mode lazy each counts its own updates, else `updates` counts the table's."""
 
-    def __init__(self, declared: DeclaredTable, group: Group, device: Device) -> None:
+    def __init__(self, declared: DeclaredTable, group: Group, device: Device, blocks: Blocks) -> None:
         self.declared = declared
+        self._blocks = blocks
         self.configure(group, device)
         self.seen = 0
         self.updates = 0
@@ -73,10 +74,9 @@ class Table:
             self._counts[places] = t
         else:
             t = self.updates = self.updates + 1
-        weights, *slots = (self._numbers(held.take(places)) for held in self._all)
-        self.step.advance(weights, gradient.values, slots, t=t, lr=lr, update=update)
-        for held, moved in zip(self._all, (weights, *slots), strict=True):
-            np.put(held, places, moved.view(self._row))
+        weights, *slots = map(self._numbers, self._all)
+        width, values = self.declared.width, gradient.values
+        self.step.advance(places, width, weights, values, slots, t=t, lr=lr, update=update)
 
     def fill(self, values: Touched) -> None:
         """Sets the rows' values; their slots and counts stay."""
@@ -92,7 +92,8 @@ class Table:
         asked = np.arange(self.declared.rows) if rows is None else rows
         places = self._places.take(asked)
         seen = np.flatnonzero(places)
-        held = self._weights.take(places[seen] - 1)
+        held = self._blocks.take(seen.size * self.declared.row_bytes).view(self._row)
+        self._weights.take(places[seen] - 1, out=held, mode="clip")
         return lambda: self._numbers(self._completed(asked, places == 0, seen, held))
 
     def image(self, blocks: Blocks) -> Iterator[tuple[Shaped, Block]]:
@@ -129,7 +130,7 @@ class Table:
             values = np.zeros(self.declared.rows * self.declared.width, self.declared.numpy_dtype)
             np.put(values.view(self._row), gradient.rows, gradient.values.view(self._row))
         weights, *slots = map(self._numbers, self._all)
-        self.step.advance(weights, values, slots, t=self.updates, lr=lr, update=update)
+        self.step.advance_all(weights, values, slots, t=self.updates, lr=lr, update=update)
 
     @property
     def _all(self) -> tuple[Items, ...]:

@@ -48,7 +48,7 @@ from gradledger_server.wire.records import to_record
 T = TypeVar("T")
 
 THREADS = 32  # they wait for the store more than they compute
-INLINE_BYTES = 128 << 10  # smaller bodies are decoded on the event loop: a thread hop costs more
+INLINE_BYTES = 512 << 10  # smaller pushes are checked on the event loop: a thread hop costs more
 
 
 class Replica:

@@ -76,6 +76,11 @@ def decode(body: memoryview, limits: Limits = FOREIGN) -> Tensors:
     return Tensors(table, body, data)
 
 
+def header_bytes(body: memoryview) -> int:
+    """How much of a body its header claims to be, at most all of it; nothing is checked."""
+    return min(int.from_bytes(body[:LENGTH_BYTES], "little"), body.nbytes)
+
+
 def header(tensors: Iterable[Shaped], align: int = ALIGN_BYTES) -> bytes:
     """Everything before the data of `tensors`, in this order; a multiple of `align` bytes.
 
