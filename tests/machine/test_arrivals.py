@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from gradledger_server.blocks import Blocks
-from gradledger_server.entries import Close, Configure, Entry, Join, Leave, Push, Tensors
+from gradledger_server.entries import Close, Configure, Create, Entry, Join, Leave, Push, Tensors
 from gradledger_server.errors import Invalid, InvalidSpec, NotAMember, StaleGradient, WorkerAhead
 from gradledger_server.machine import arrivals, image
 from gradledger_server.machine import spec as specs
-from gradledger_server.machine.apply import apply
+from gradledger_server.machine.apply import apply, begin
 from gradledger_server.machine.model import Model
 from gradledger_server.machine.receipts import Receipt
 from gradledger_server.wire import safetensors
@@ -256,3 +256,18 @@ def test_what_does_not_go_together_is_refused(given: dict[str, Any], field: str)
     with pytest.raises(InvalidSpec) as refused:
         spec({"w": (2,)}, **given)
     assert refused.value.facts["field"] == field
+
+
+def test_rows_of_a_table_are_averaged_over_all_pushes_of_the_round() -> None:
+    shapes = {"emb": ((4, 2), "F32")}
+    given = {"optimizer": {"rule": "sgd", "lr": 1.0}, "sync": {"mode": "bsp"}}
+    table = {"emb": {"rows": "lazy", "init": {"name": "zeros"}}}
+    model = begin(Create(specs.expand(given, shapes, table).json, None, None, 0), NUMPY, Blocks())
+    for offset, worker in enumerate("ab", 2):
+        apply(model, offset, Join(worker, 0))
+    one = {"emb": np.array([[4, 4], [8, 8]], np.float32), "emb#rows": np.array([3, 1])}
+    two = {"emb": np.array([[2, 2]], np.float32), "emb#rows": np.array([3])}
+    for offset, (worker, gradient) in enumerate({"a": one, "b": two}.items(), 4):
+        push(model, gradient, offset=offset, worker=worker, sequence=1)
+    assert model.tables["emb"].look(None)().reshape(4, 2)[:, 0].tolist() == [0, -4, 0, -3]
+    assert state(restored(model)) == state(model)

@@ -69,7 +69,7 @@ def _rows(model: Model, gradients: Sequence[Gradient], weights: Sequence[float])
         kind = table.numpy_dtype.type
         ids = np.concatenate([_ids(part) for part, _ in pairs])
         values = np.concatenate([part.values * kind(weight) for part, weight in pairs])
-        rows, added = summed(ids, values.reshape(-1, table.width))
+        rows, added = summed(ids, values.reshape(-1, table.width), model.blocks)
         made.append(Touched(table, rows, (added / kind(total)).reshape(-1)))
     return made
 
