@@ -63,7 +63,9 @@ class Promises:
         for number in sorted(by_step):
             if number == step + 1 and not isinstance(entry, Configure):  # a change may come at this very edge
                 self._require_fit(policy, by_step[number], entry, before)
-        lines = [f"step {n}: {[(r.worker, r.sequence, r.fate) for r in group]}" for n, group in by_step.items()]
+        lines = [
+            f"step {n}: {[(r.worker, r.sequence, r.fate) for r in group]}" for n, group in by_step.items()
+        ]
         return lines + [f"{r.worker} {r.sequence} is {r.fate}" for r in passed_over]
 
     def _require_useful(self, entry: Entry) -> None:

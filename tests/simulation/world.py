@@ -27,9 +27,9 @@ from tests.simulation.log import Log
 from tests.simulation.promises import Promises
 from tests.simulation.replica import Replica, replayed, state
 
-LEASE_S = 5.0
-LEASE_MS = 5000
-PATIENCE_MS = 4 * LEASE_MS  # a lease and a grace, and then some: who lives pushes every other second
+LEASE_S = 2.0
+LEASE_MS = 2000
+PATIENCE_MS = 5 * LEASE_MS  # a lease and a grace, and then some: who lives pushes every other second
 
 SYNCS: list[dict[str, Any]] = [
     {"mode": "async"},
@@ -42,7 +42,7 @@ SYNCS: list[dict[str, Any]] = [
     {"mode": "backup", "take": 2},
     {"mode": "backup", "take": 3, "workers": 5},
     {"mode": "buffered", "take": 3},
-    {"mode": "quorum", "quorum": 2, "grace_ms": 700},
+    {"mode": "quorum", "quorum": 2, "grace_ms": 400},
     {"mode": "quorum", "quorum": 2, "grace_ms": 0, "workers": 4},
 ]
 STALENESSES: list[dict[str, Any]] = [{}, {}, {"max": 3}, {"scale": 0.5}, {"compensate": 0.25, "history": 2}]
@@ -131,7 +131,7 @@ class World:
 
     def _push(self, worker: Worker) -> None:
         """The next push, or the last one again if its answer never came; answers may be lost on their way."""
-        worker.wakes_ms = self.now_ms + self.random.choice([0, 10, 300, 2000])
+        worker.wakes_ms = self.now_ms + self.random.choice([0, 10, 300, 1000])
         if worker.asked is None:
             worker.sequence += 1
             worker.asked = self._drawn(worker, worker.sequence)
@@ -204,7 +204,7 @@ class World:
     def _meddle(self) -> None:
         """What happens to replicas, and to the mode."""
         chance, replica = self.random.random(), self.random.choice(self.replicas)
-        if chance < 0.06:
+        if chance < 0.04:
             replica.restart()
         elif chance < 0.5:
             replica.catch_up(replica.applied + self.random.randint(1, 6))
