@@ -50,7 +50,7 @@ class Promises:
     def _hear(self, offset: int, entry: Entry) -> list[str]:
         model, before = self.observer.model, glance(self.observer.model)
         self._require_useful(entry)
-        policy, step = model.rounds.policy, model.step
+        policy, step, gone = model.rounds.policy, model.step, len(model.rounds.members.gone)
         self.observer.catch_up(offset)
         self._glances[offset] = glance(model)
         assert model.held.keys() == {push.offset for push in model.rounds.waiting}
@@ -62,7 +62,7 @@ class Promises:
         assert sorted(by_step) == list(range(step + 1, model.step + 1)), "every step has its pushes"
         for number in sorted(by_step):
             if number == step + 1 and not isinstance(entry, Configure):  # a change may come at this very edge
-                self._require_fit(policy, by_step[number], entry, before)
+                self._require_fit(policy, by_step[number], entry, before, gone)
         lines = [
             f"step {n}: {[(r.worker, r.sequence, r.fate) for r in group]}" for n, group in by_step.items()
         ]
@@ -95,10 +95,12 @@ class Promises:
                 assert offset in self.observer.model.held, "it waits nowhere"
         return settled
 
-    def _require_fit(self, policy: Policy, group: list[Receipt], entry: Entry, before: Glance) -> None:
+    def _require_fit(
+        self, policy: Policy, group: list[Receipt], entry: Entry, before: Glance, gone: int
+    ) -> None:
         """The first step after an entry, by the mode that reigned before it."""
-        workers, members = [receipt.worker for receipt in group], set(before[4])
-        given_up = isinstance(entry, Leave) or before[2] or isinstance(entry, Close)
+        workers, members = [receipt.worker for receipt in group], set(before.members)
+        given_up = before.closing or isinstance(entry, Leave | Close)
         if policy.take == 1:
             assert len(group) == 1
         if policy.in_rounds:
@@ -107,13 +109,11 @@ class Promises:
             assert len(group) == policy.take
         if policy.mode in ("bsp", "quorum") and not given_up:
             assert members <= set(workers), "all members are in"
-            assert policy.workers is None or len(group) >= policy.workers - len(
-                self.observer.model.rounds.members.gone
-            )
-        if policy.mode == "quorum" and isinstance(entry, Close) and policy.workers is None:
-            assert len(group) >= (policy.quorum or 0)
+            assert len(group) >= (policy.workers or 0) - gone, "all that were to come are in"
+        if policy.mode == "quorum" and isinstance(entry, Close) and entry.reason == "grace":
+            assert len(group) >= (policy.quorum or 0), "a quorum is in"
         if policy.mode == "backup" and not given_up and policy.workers is None:
-            assert len(group) >= min(int(policy.take), len(members))
+            assert len(group) >= min(int(policy.take), len(members)), "as many as the mode takes are in"
 
     def _compare(self, replica: Replica) -> None:
         seen = self._glances.get(replica.applied)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import NamedTuple
 
 from gradledger_server.blocks import Blocks
 from gradledger_server.entries import Close, Create, Entry, Leave, Push
@@ -19,7 +19,16 @@ from gradledger_server.wire import records, safetensors
 from tests.machine.bodies import NUMPY
 from tests.simulation.log import Log
 
-Glance = tuple[Any, ...]
+
+class Glance(NamedTuple):
+    """What is compared after every entry."""
+
+    step: int
+    round: int
+    closing: bool
+    waiting: tuple[int, ...]
+    members: tuple[str, ...]
+    weights: tuple[bytes, ...]
 
 
 class Replica:
@@ -108,8 +117,9 @@ def state(model: Model) -> tuple[str, list[bytes]]:
 
 
 def glance(model: Model) -> Glance:
-    """What is compared after every entry."""
+    """The model as it stands."""
     rounds = model.rounds
     waiting = tuple(push.offset for push in rounds.waiting)
     weights = tuple(arena.tobytes() for arena in model.weights.arenas)
-    return model.step, rounds.number, rounds.closing, waiting, tuple(rounds.members.present), weights
+    members = tuple(rounds.members.present)
+    return Glance(model.step, rounds.number, rounds.closing, waiting, members, weights)

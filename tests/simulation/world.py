@@ -216,7 +216,7 @@ class World:
             )
 
     def _time_out(self) -> None:
-        """Every replica looks at its clock. Two that see the same are as fast as each other: one log decides."""
+        """Every replica looks at its clock; of two that see the same, the log takes one."""
         awake = self.random.sample(self.replicas, self.random.randint(1, len(self.replicas)))
         for replica in awake:
             if replica.overdue(self.now_ms) is not None or self.random.random() < 0.5:

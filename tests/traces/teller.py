@@ -167,7 +167,8 @@ class Teller:
             return f"{self._world.now_ms} ms  nothing is due"
         self._world.time_out("m", said.replica)
         logged = [
-            f"{facts['offset']}: {facts['kind']} {facts.get('worker', facts.get('round'))} ({facts['reason']})"
+            f"{facts['offset']}: {facts['kind']} {facts.get('worker', facts.get('round'))}"
+            f" ({facts['reason']})"
             for facts in hot.entries(known, 100)
             if "reason" in facts
         ]
@@ -244,7 +245,7 @@ def _told(receipt: Receipt, *, replayed: bool = False) -> str:
 
 
 def _spec(facts: dict[str, str]) -> dict[str, Any]:
-    """The optimizer's fields as they are; `clip_value.limit` is a setting of a transform, `sync.…` of sync."""
+    """The optimizer's fields as they are; `clip_value.limit` is a transform's setting, `sync.mode` sync's."""
     spec: dict[str, Any] = {"optimizer": {}, "transforms": {}}
     for name, text in facts.items():
         transform, _, setting = name.rpartition(".")
