@@ -177,7 +177,7 @@ def test_who_waits_at_a_killed_replica_is_counted_once_at_the_other(pair: Pair) 
 
 
 def test_a_grace_window_ends_though_the_replica_that_opened_it_is_killed(pair: Pair) -> None:
-    one, two = pair
+    one, _ = pair
     create(one, "window", mode="quorum", quorum=2, grace_ms=800, lease_s=60)
     a, b, c = (Trainee("window", name, pair).join() for name in "abc")
     waiting = [threading.Thread(target=worker.push) for worker in (a, b)]

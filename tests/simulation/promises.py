@@ -3,6 +3,7 @@
 * an acknowledged push waits or has one final fate, and its receipt changes no more
 * a step is made by the pushes that its mode allows, and is the last one plus one
 * at equal offsets all replicas are equal
+* leases and rounds are timed out once, and not before it is time
 * no push waits longer than the living need: see `patience_ms`
 """
 
@@ -12,7 +13,7 @@ from collections import defaultdict
 
 import numpy as np
 
-from gradledger_server.entries import Close, Configure, Entry, Leave, Push
+from gradledger_server.entries import Close, Configure, Entry, Join, Leave, Push
 from gradledger_server.machine.receipts import Receipt
 from gradledger_server.machine.sync.policy import Policy
 from tests.machine.bodies import weights_of
@@ -33,6 +34,9 @@ class Promises:
         self.acknowledged: set[tuple[str, int]] = set()
         self.logged_ms: dict[int, int] = {}  # when the world's clock saw an entry
         self._glances: dict[int, Glance] = {}
+        self._signs_of_life: dict[str, int] = {}  # of each worker the latest time in an entry
+        self._joined: set[str] = set()
+        self._closed: int | None = None  # the round that was closed last
 
     def watch(self, replica: Replica) -> None:
         """From now on the replica is compared after every entry it plays."""
@@ -49,11 +53,12 @@ class Promises:
 
     def _hear(self, offset: int, entry: Entry) -> list[str]:
         model, before = self.observer.model, glance(self.observer.model)
-        self._require_useful(entry)
+        self._require_right(entry)
         policy, step, gone = model.rounds.policy, model.step, len(model.rounds.members.gone)
         self.observer.catch_up(offset)
         self._glances[offset] = glance(model)
         assert model.held.keys() == {push.offset for push in model.rounds.waiting}
+        assert all(worker in model.rounds.members for worker in self._joined), "a member is forgotten"
         settled = self._newly_settled()
         by_step: dict[int, list[Receipt]] = defaultdict(list)
         for receipt in settled:
@@ -68,13 +73,27 @@ class Promises:
         ]
         return lines + [f"{r.worker} {r.sequence} is {r.fate}" for r in passed_over]
 
-    def _require_useful(self, entry: Entry) -> None:
-        """Time-outs are taken once: each changes something."""
+    def _require_right(self, entry: Entry) -> None:
+        """Time-outs are logged once and not too soon, and nobody loses its place who gave a sign of life."""
         rounds = self.observer.model.rounds
-        if isinstance(entry, Leave):
-            assert entry.worker in rounds.members, "nobody leaves twice"
-        if isinstance(entry, Close):
-            assert entry.round == rounds.number and not rounds.closing, "no round is closed twice"
+        match entry:
+            case Push() | Join():
+                worker = entry.worker or ""
+                self._signs_of_life[worker] = max(self._signs_of_life.get(worker, 0), entry.at_ms)
+                if isinstance(entry, Join):
+                    self._joined.add(worker)
+            case Leave():
+                assert entry.worker in rounds.members, "nobody leaves twice"
+                silent_ms = entry.at_ms - self._signs_of_life[entry.worker]
+                assert entry.reason == "left" or silent_ms > rounds.policy.lease_ms, "its lease still runs"
+                self._joined.discard(entry.worker)
+            case Close():
+                assert entry.round == rounds.number and not rounds.closing, "no round is closed twice"
+                patience_ms = rounds.policy.grace_ms if entry.reason == "grace" else rounds.policy.lease_ms
+                patient = [p for p in rounds.waiting if entry.at_ms - p.at_ms >= (patience_ms or 0)]
+                enough = (rounds.policy.quorum or 1) if entry.reason == "grace" else 1
+                assert len(patient) >= enough, "it is closed too soon"
+                self._closed = entry.round
 
     def _newly_settled(self) -> list[Receipt]:
         settled = []
@@ -100,7 +119,7 @@ class Promises:
     ) -> None:
         """The first step after an entry, by the mode that reigned before it."""
         workers, members = [receipt.worker for receipt in group], set(before.members)
-        given_up = before.closing or isinstance(entry, Leave | Close)
+        given_up = self._closed == before.round or isinstance(entry, Leave | Close)
         if policy.take == 1:
             assert len(group) == 1
         if policy.in_rounds:

@@ -57,9 +57,9 @@ class Replica:
     def push(self, push: Push, now_ms: int) -> Receipt | GradledgerError | Gap:
         """As the service does it: objections by what the replica knows, the log's word, the receipt."""
         push = replace(push, at_ms=now_ms + self.ahead_ms)
-        if self._objection(push) is not None:
-            self.catch_up()
-        if (objection := self._objection(push)) is not None:
+        if (push.base or 0) > self.model.step or arrivals.objection(self.model, push) is not None:
+            self.catch_up()  # the worker has been at a replica that knows more
+        if (objection := arrivals.objection(self.model, push)) is not None:
             return objection
         outcome = self.log.append(push)
         self.catch_up()
@@ -85,11 +85,6 @@ class Replica:
         """Its memory goes through a snapshot."""
         before, self.model = state(self.model), restored(self.model)
         assert state(self.model) == before, "a snapshot changes the state"
-
-    def _objection(self, push: Push) -> GradledgerError | str | None:
-        if (push.base or 0) > self.model.step:
-            return "base"  # a worker that has been at a replica which knows more
-        return arrivals.objection(self.model, push)
 
 
 def restored(model: Model) -> Model:

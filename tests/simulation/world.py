@@ -88,7 +88,7 @@ class World:
         self.gradients: dict[tuple[str, int], NDArray[Any]] = {}
         self._tell(f"{sync}, replicas' clocks {clocks}")
 
-    def run(self, moves: int = 100) -> None:
+    def run(self, moves: int = 80) -> None:
         """So many moves; then nobody moves any more, and within two leases nothing may wait."""
         try:
             for _ in range(moves):
@@ -182,9 +182,18 @@ class World:
             self.gradients[worker.name, sequence] = gradient
         tensors = safetensors.decode(memoryview(save({"w": gradient})))
         base = worker.base if self.random.random() < 0.7 else None
-        named = {"worker": worker.name, "sequence": sequence, "key": None, "base": base}
-        facts = {"weight": 1.0, "grad_norm": float(np.linalg.norm(gradient)), "durability": "memory"}
-        return Push(tensors, digest(tensors.payload), at_ms=0, **named, **facts)
+        return Push(
+            tensors,
+            digest(tensors.payload),
+            worker=worker.name,
+            sequence=sequence,
+            key=None,
+            base=base,
+            weight=1.0,
+            grad_norm=float(np.linalg.norm(gradient)),
+            durability="memory",
+            at_ms=0,  # the replica's clock says when it arrives
+        )
 
     def _join(self, worker: Worker) -> None:
         self._enter(lambda _, at_ms: Join(worker.name, at_ms))
