@@ -2,7 +2,8 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo serve landscapes test lint types pytest format bench bits gpu-check openapi docs crash clean
+.PHONY: help install demo serve landscapes test lint types pytest format bench bits gpu-check openapi docs crash \
+	simulate clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -90,6 +91,9 @@ docs: install ## Write docs/optimizers.md and docs/schedules.md again, from the 
 
 crash: install ## Kill the service and Valkey at random moments, many more times than `make test` does (ROUNDS=200)
 	GRADLEDGER_CRASH_ROUNDS=$(or $(ROUNDS),200) $(BIN)/python -m pytest tests/crash --timeout 0
+
+simulate: install ## Live through many simulated worlds of workers and replicas, each from its seed (SEEDS=10000)
+	PYTHONPATH=service:clients/python $(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),10000)
 
 clean: ## Remove .venv and everything that was built
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from gradledger_server.blocks import Blocks
-from gradledger_server.entries import Configure, Create, Delete, Json, Tensors, Upload
+from gradledger_server.entries import Configure, Create, Delete, Join, Json, Leave, Tensors, Upload
 from gradledger_server.errors import GradledgerError, ModelNotFound
 from gradledger_server.kernels.cpu import CpuDevice
 from gradledger_server.machine import image
@@ -55,6 +55,7 @@ class World:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self.now_ms = 0  # as every replica's clock tells it
         self.blocks = Blocks()
         self._hot: dict[tuple[str, str], Hot] = {}
 
@@ -91,7 +92,7 @@ class World:
             device=NUMPY,
             blocks=self.blocks,
             durability="memory",
-            at_ms=0,
+            at_ms=self.now_ms,
         )
 
     def push(
@@ -118,6 +119,16 @@ class World:
 
     def configure(self, model: str, change: Json, replica: str = "one") -> None:
         self.hot(model, replica).decide(lambda held: Configure(specs.reconfigure(held.spec, change).json, 0))
+
+    def join(self, model: str, worker: str, replica: str = "one") -> None:
+        self.hot(model, replica).decide(lambda _: Join(worker, self.now_ms))
+
+    def leave(self, model: str, worker: str, replica: str = "one") -> None:
+        self.hot(model, replica).decide(lambda _: Leave(worker, "left", self.now_ms))
+
+    def time_out(self, model: str, replica: str = "one") -> None:
+        """What the replica's alarm does when it rings."""
+        self.hot(model, replica).time_out(self.now_ms)
 
     def delete(self, model: str, replica: str = "one") -> bool:
         deleted = self.store.delete(model, self.hot(model, replica).epoch, to_record(Delete(0)))

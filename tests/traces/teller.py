@@ -6,7 +6,7 @@
     offset 2  step 1  w=[0.5 1]                       what happened, a line for each
 
 A story has one model, `m`, and by default one replica, `one`; `on=two` speaks to the other. Lists are
-tensors; what a push does not say, its worker did not say.
+tensors; what a push does not say, its worker did not say. The clock stands still until somebody waits.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradledger_server.errors import GradledgerError, ModelNotFound
-from gradledger_server.replica import Answer
+from gradledger_server.machine.receipts import Receipt
+from gradledger_server.replica import Answer, roster
 from gradledger_server.store.contract import Append, Store
 from gradledger_server.store.memory import MemoryStore
 from gradledger_server.wire import records
@@ -96,7 +97,7 @@ class Teller:
 
     def _create(self, said: Said) -> str:
         """rule=… and its hyperparameters; w=[1 1] gives values, w=2 declares two numbers to be uploaded;
-        clip_value.limit=1 sets a transform."""
+        clip_value.limit=1 sets a transform, sync.mode=bsp how pushes wait for each other."""
         shapes = {name: array.shape for name, array in said.tensors.items()}
         shapes |= {name: (int(said.facts.pop(name)),) for name in list(said.facts) if len(name) == 1}
         if not self._world.create("m", shapes, said.tensors or None, **_spec(said.facts)):
@@ -130,6 +131,54 @@ class Teller:
     def _configure(self, said: Said) -> str:
         self._world.configure("m", _spec(said.facts), said.replica)
         return self._shown(said.replica)
+
+    def _join(self, said: Said) -> str:
+        self._world.join("m", said.facts["worker"], said.replica)
+        return self._round(said)
+
+    def _leave(self, said: Said) -> str:
+        self._world.leave("m", said.facts["worker"], said.replica)
+        return self._round(said)
+
+    def _round(self, said: Said) -> str:
+        """Who takes part and who waits."""
+        hot = self._world.hot("m", said.replica)
+        hot.look()
+        told = roster.told(hot.model)
+        standing = {each["worker"]: each["membership"] for each in told["workers"]}
+        members = " ".join(
+            name if membership == "member" else f"({name})"
+            for name, membership in standing.items()
+            if membership is not None
+        )
+        waiting = " ".join(told["round"]["waiting"])
+        return (
+            f"step {hot.model.step}  mode {told['round']['mode']}  round {told['round']['number']}"
+            f"  members {members or 'none'}  waiting {waiting or 'none'}"
+        )
+
+    def _wait(self, said: Said) -> str:
+        """`wait ms=500`: time goes by, and the replica's alarm rings if it is due."""
+        self._world.now_ms += int(said.facts["ms"])
+        hot = self._world.hot("m", said.replica)
+        known = hot.playback.applied
+        due_ms = hot.deadline_ms
+        if due_ms is None or due_ms > self._world.now_ms:
+            return f"{self._world.now_ms} ms  nothing is due"
+        self._world.time_out("m", said.replica)
+        logged = [
+            f"{facts['offset']}: {facts['kind']} {facts.get('worker', facts.get('round'))}"
+            f" ({facts['reason']})"
+            for facts in hot.entries(known, 100)
+            if "reason" in facts
+        ]
+        return "  ".join([f"{self._world.now_ms} ms", *logged, self._shown(said.replica).partition("  ")[2]])
+
+    def _fate(self, said: Said) -> str:
+        """What became of a push, as its worker would ask."""
+        hot = self._world.hot("m", said.replica)
+        hot.look()
+        return _told(hot.receipt(said.facts["worker"], int(said.facts["sequence"])))
 
     def _look(self, said: Said) -> str:
         return self._shown(said.replica)
@@ -182,22 +231,34 @@ class Teller:
         )
 
     def _receipt(self, replica: str, answer: Answer) -> str:
-        receipt = answer.receipt
-        fate = f"{receipt.fate}, replayed" if answer.replayed else receipt.fate
-        stale = "" if receipt.staleness is None else f"  staleness {receipt.staleness}"
-        where = f"offset {receipt.offset}  step {receipt.step}"
-        clipped = "" if receipt.clip_factor in (None, 1.0) else f"  clipped {receipt.clip_factor:g}"
-        return f"{fate}  {where}{stale}{clipped}  now step {answer.published.step}  {self._values(replica)}"
+        told = _told(answer.receipt, replayed=answer.replayed)
+        return f"{told}  now step {answer.published.step}  {self._values(replica)}"
+
+
+def _told(receipt: Receipt, *, replayed: bool = False) -> str:
+    fate = f"{receipt.fate}, replayed" if replayed else receipt.fate
+    where = f"offset {receipt.offset}  step {receipt.step}"
+    together = "" if receipt.round is None else f"  round {receipt.round}"
+    stale = "" if receipt.staleness is None else f"  staleness {receipt.staleness}"
+    clipped = "" if receipt.clip_factor in (None, 1.0) else f"  clipped {receipt.clip_factor:g}"
+    return f"{fate}  {where}{together}{stale}{clipped}"
 
 
 def _spec(facts: dict[str, str]) -> dict[str, Any]:
-    """The optimizer's fields as they are; `clip_value.limit` is a setting of a transform."""
+    """The optimizer's fields as they are; `clip_value.limit` is a transform's setting, `sync.mode` sync's."""
     spec: dict[str, Any] = {"optimizer": {}, "transforms": {}}
     for name, text in facts.items():
         transform, _, setting = name.rpartition(".")
+        if transform == "sync":
+            spec.setdefault("sync", {})[setting] = _whole_or_text(text)
+            continue
         target = spec["transforms"].setdefault(transform, {}) if transform else spec["optimizer"]
         target[setting] = text if name == "rule" else float(text)
     return spec
+
+
+def _whole_or_text(text: str) -> int | str:
+    return int(text) if text.isdigit() else text
 
 
 def _array(text: str) -> NDArray[np.float32]:

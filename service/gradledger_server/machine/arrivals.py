@@ -93,7 +93,7 @@ def overdue(model: Model, now_ms: int) -> Leave | Close | None:
     deadline_ms = rounds.deadline_ms()
     if deadline_ms is None or deadline_ms > now_ms:
         return None
-    return Close(rounds.number, "grace" if rounds.policy.quorum else "lease", now_ms)
+    return Close(rounds.number, "grace" if rounds.has_quorum else "lease", now_ms)
 
 
 def next_deadline_ms(model: Model) -> int | None:

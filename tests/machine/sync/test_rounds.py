@@ -97,6 +97,50 @@ def test_who_never_comes_is_given_up_when_a_lease_is_over() -> None:
     assert story.steps() == []
 
 
+def test_a_fixed_number_that_is_all_there_is_waited_for_as_long_as_it_lives() -> None:
+    story = Story(mode="bsp", workers=2, lease_s=2)
+    story.push("a", at_ms=100)
+    assert story.push("b", at_ms=200) == [["a", "b"]]
+    story.push("a", at_ms=300)
+    assert story.rounds.deadline_ms() is None, "b is slow, and has a lease of its own"
+
+
+def test_who_comes_back_while_its_push_waits_has_its_place_again() -> None:
+    story = Story(mode="bsp")
+    story.join("a", "b")
+    story.push("a")
+    story.rounds.members.leave("a")
+    story.join("a")
+    story.rounds.members.leave("b")
+    assert story.steps() == [["a"]], "nobody else is left to open the next round for it"
+
+
+def test_one_of_a_fixed_number_that_joins_in_the_middle_of_a_round_is_in_it() -> None:
+    story = Story(mode="bsp", workers=2)
+    story.push("a")
+    story.join("b")
+    assert story.push("b") == [["a", "b"]]
+
+
+def test_who_left_is_not_missing_from_a_number_fixed_later() -> None:
+    story = Story(mode="bsp")
+    story.join("a", "b")
+    story.rounds.members.leave("a")
+    story.rounds.members.leave("b")
+    story.rounds.configure(Policy.read(expand({"mode": "bsp", "workers": 2})))
+    assert story.push("c") == [], "two are expected, whoever was there before"
+    assert story.push("d") == [["c", "d"]]
+
+
+def test_a_fixed_number_that_never_was_does_not_hold_ssp_back_for_longer_than_a_lease() -> None:
+    story = Story(mode="ssp", slack=0, workers=2, lease_s=2)
+    assert story.push("a", at_ms=100) == [["a"]]
+    assert story.push("a", at_ms=200) == []
+    assert story.rounds.deadline_ms() == 2200
+    story.rounds.close(0)
+    assert story.steps() == [["a"]]
+
+
 def test_backup_takes_the_first_of_a_round() -> None:
     story = Story(mode="backup", take=2)
     story.join("a", "b", "c")

@@ -48,8 +48,14 @@ class Rounds:
             self._edge()
 
     def join(self, worker: str, at_ms: int) -> None:
-        """A worker becomes a member at the round's edge, which is now if nobody waits."""
-        self.members.join(worker, at_ms, at_edge=not self.waiting)
+        """A worker becomes a member at the round's edge, which is now if nobody waits.
+
+        It has its place at once if it comes back while its gradient waits, for then the round has begun with
+        it; and if it is one of a fixed number, for then the round waits for it already.
+        """
+        waits = any(push.worker == worker for push in self.waiting)
+        expected = self.policy.workers is not None and len(self.members.present) < self.policy.workers
+        self.members.join(worker, at_ms, at_edge=not self.waiting or waits or expected)
 
     def hold(self, push: Held) -> None:
         """A push arrives. With a fixed number of workers its sender is a member by sending it."""
@@ -104,16 +110,20 @@ class Rounds:
 
     def deadline_ms(self) -> int | None:
         """When the open round should be closed, if nothing happens before; None if it may stay open."""
-        if not (self.policy.in_rounds and self.waiting) or self.closing:
+        if self.policy.slack is None or not self.waiting or self.closing:
             return None
         deadlines = []
-        if self.policy.workers is not None:  # whoever never came has no lease that could run out
+        if self._lacks_somebody:  # whoever never came has no lease that could run out
             deadlines.append(self.waiting[0].at_ms + self.policy.lease_ms)
-        given = self._first_of_each()
-        if self.policy.quorum is not None and len(given) >= self.policy.quorum:
-            arrivals = sorted(push.at_ms for push in given)
-            deadlines.append(arrivals[self.policy.quorum - 1] + (self.policy.grace_ms or 0))
+        if self.has_quorum:
+            arrivals = sorted(push.at_ms for push in self._first_of_each())
+            deadlines.append(arrivals[(self.policy.quorum or 1) - 1] + (self.policy.grace_ms or 0))
         return min(deadlines, default=None)
+
+    @property
+    def has_quorum(self) -> bool:
+        """Whether so many have given that only the grace window keeps the round open."""
+        return self.policy.quorum is not None and len(self._first_of_each()) >= self.policy.quorum
 
     def dump(self) -> dict[str, Any]:
         """As JSON, for a snapshot."""
@@ -138,6 +148,8 @@ class Rounds:
 
     def _edge(self) -> None:
         self.closing = False
+        if self._coming.workers != self.policy.workers:
+            self.members.gone.clear()  # they were missing from another number
         self.policy = self._coming
         self.members.edge()
 
@@ -152,8 +164,13 @@ class Rounds:
         member = self.members.present.get(worker)
         if member is None:  # it left after pushing: nobody is held back by it
             return 0
-        missing = self.policy.workers is not None and len(self.members.present) < self.size
+        missing = self._lacks_somebody and not self.closing
         return member.clock - (0 if missing else self.members.slowest)
+
+    @property
+    def _lacks_somebody(self) -> bool:
+        """Whether one of a fixed number has never come."""
+        return self.policy.workers is not None and len(self.members.present) < self.size
 
     def _whole_round(self) -> Sequence[Held]:
         given, size = self._first_of_each(), self.size
