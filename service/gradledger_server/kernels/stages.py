@@ -81,26 +81,18 @@ class StagedKernel:
         self, part: Norm | Step, arrays: dict[str, Array], known: dict[str, float], shape: tuple[int, ...]
     ) -> None:
         if isinstance(part, Norm):
-            known[part.name] = reductions.norm(arrays[part.of], self.device.sum_of_squares)
+            device = self.device
+            known[part.name] = reductions.norm(arrays[part.of], device.sum_of_squares, device.at_home)
             return
         operands: list[Any] = []
         for name in part.operands:
             if name in arrays:
-                operands.append(at_home(self.device, arrays[name]).reshape(shape))
+                operands.append(self.device.at_home(arrays[name]).reshape(shape))
             else:
                 scalar = self.program.scalars[name]
                 operands.append(scalar.evaluate(known) if isinstance(scalar, Scalar) else scalar)
         result = OPERATIONS[part.operation].host(*operands)
         arrays[part.result][:] = self.device.to_device(np.ascontiguousarray(result).reshape(-1))
-
-
-def at_home(device: Device, array: Array) -> Array:
-    """The array in host memory: itself if it is there."""
-    if device.on_host:
-        return array
-    host = np.empty(array.size, array.dtype)
-    device.to_host(array, host)
-    return host
 
 
 @cache  # as many as there are traced rules with norms

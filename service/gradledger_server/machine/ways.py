@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from gradledger_server.kernels.device import Array, Device, Kernel
-from gradledger_server.kernels.stages import StagedKernel, at_home
+from gradledger_server.kernels.stages import StagedKernel
 from gradledger_server.kernels.tensor import Tensor
 from gradledger_server.kernels.trace import Program
 from gradledger_server.machine.spec import Group
@@ -109,7 +109,7 @@ class _OnMatrices:
         shapes: Shapes,
     ) -> None:
         tensors = [
-            Tensor(at_home(self.device, array).reshape(shape), self.device.host)
+            Tensor(self.device.at_home(array).reshape(shape), self.device.host)
             for array, shape in zip((w, g, *slots), shapes, strict=True)
         ]
         for target, result in zip((out, *slots), self.chained(*tensors, **values), strict=True):
