@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gradledger_server.kernels.device import Array, Device, Kernel
 from gradledger_server.kernels.stages import StagedKernel
@@ -112,5 +113,13 @@ class _OnMatrices:
             Tensor(self.device.at_home(array).reshape(shape), self.device.host)
             for array, shape in zip((w, g, *slots), shapes, strict=True)
         ]
-        for target, result in zip((out, *slots), self.chained(*tensors, **values), strict=True):
-            target[:] = self.device.to_device(np.ascontiguousarray(result.values).reshape(-1))
+        held = [tensor.values for tensor in tensors]
+        results = [_apart(result.values, held) for result in self.chained(*tensors, **values)]
+        for target, result in zip((out, *slots), results, strict=True):
+            target[:] = self.device.to_device(result)
+
+
+def _apart(result: NDArray[Any], held: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """The result, flat; a copy if it lies in one of the arrays held, which are about to be written over."""
+    flat = np.ascontiguousarray(result).reshape(-1)
+    return flat.copy() if any(np.may_share_memory(flat, array) for array in held) else flat
