@@ -42,6 +42,8 @@ class Stage:
 class StagedKernel:
     """A program with norms in one dtype, on one whole tensor. Safe to call from several threads."""
 
+    whole = True  # made tensor by tensor
+
     def __init__(self, program: Program, dtype: np.dtype[Any], device: Device) -> None:
         self.program = program
         self.dtype = dtype
@@ -60,12 +62,12 @@ class StagedKernel:
         g: Array,
         slots: Sequence[Array],
         values: Mapping[str, float],
-        *,
-        shape: tuple[int, ...],
+        shapes: Sequence[tuple[int, ...]],
     ) -> None:
         """Write the new weight to `out`, which may be `w`, and the new slots in place.
 
-        The arrays are flat, `shape` is the tensor's; `values` are t, lr and the hyperparameters by name.
+        The arrays are flat, the first of `shapes` is the tensor's; `values` are t, lr and the hyperparameters
+        by name.
         """
         known = dict(values)
         arrays = {"out": out, **dict(zip(self.program.inputs, (w, g, *slots), strict=True))}
@@ -73,7 +75,7 @@ class StagedKernel:
             arrays |= zip(self.carried, carried, strict=True)
             for stage, kernel in zip(self.stages, self.kernels, strict=True):
                 for part in stage.before:
-                    self._prepare(part, arrays, known, shape)
+                    self._prepare(part, arrays, known, shapes[0])
                 slots = [arrays[name] for name in stage.program.slots]
                 kernel(arrays[stage.out], w, g, slots, stage.program.evaluate(known))
 

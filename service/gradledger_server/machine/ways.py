@@ -53,7 +53,7 @@ def way(group: Group, dtype: np.dtype[Any], device: Device) -> Way:
         return _OnMatrices(chain.untraced(group.optimizer, group.transforms), device)
     program = chain.program(group.optimizer, group.transforms)
     if program.staged:
-        return _Staged(StagedKernel(program, dtype, device))
+        return StagedKernel(program, dtype, device)
     return _Fused(program, device.kernel(program, dtype))
 
 
@@ -73,23 +73,6 @@ class _Fused:
         shapes: Shapes,  # noqa: ARG002
     ) -> None:
         self.kernel(out, w, g, slots, self.program.evaluate(values))
-
-
-@dataclass(frozen=True, slots=True)
-class _Staged:
-    kernel: StagedKernel
-    whole: bool = True
-
-    def __call__(
-        self,
-        out: Array,
-        w: Array,
-        g: Array,
-        slots: Sequence[Array],
-        values: Mapping[str, float],
-        shapes: Shapes,
-    ) -> None:
-        self.kernel(out, w, g, slots, values, shape=shapes[0])
 
 
 @dataclass(frozen=True, slots=True)
