@@ -7,6 +7,7 @@ and processors differ (x86 makes negative ones, GPUs positive).
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,11 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.elements import Array, Arrays, corners, drawn
-from benchmarks.variants import Variant, rules, variants
-from gradledger_server.kernels.blocked import BlockedKernel
-from gradledger_server.kernels.device import Device, Kernel, open_device
+from benchmarks.elements import CORNERS, Array, Arrays, corners, drawn
+from benchmarks.variants import Shape, Variant, rules, variants
+from gradledger_server.kernels.cpu import CpuDevice
+from gradledger_server.kernels.device import Device, open_device
 from gradledger_server.kernels.reductions import BLOCK, sum_of_squares
+from gradledger_server.machine.ways import Way
+from gradledger_server.optim import catalog
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 SEED = 20150722
@@ -29,16 +32,22 @@ CHUNK = (1 << 20) + 7  # a prime number of elements: every chunk has a ragged en
 CHUNKS = 6  # at least, so that every kind of number meets every way of writing
 UPDATES = (1, 2, 3, 10, 1000)
 THREADS = 8
+MOST_ON_MATRICES = 1 << 16
+NUMPY = CpuDevice(threads=1, compiled=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Some elements for one program: number -1 is the odd ones, all others are drawn."""
+    """A tensor for one variant: number -1 holds the odd numbers, all others are drawn."""
 
     variant: Variant
     dtype: np.dtype[Any]
     number: int
-    count: int
+    shape: Shape
+
+    @property
+    def count(self) -> int:
+        return math.prod(self.shape)
 
     @property
     def t(self) -> int:
@@ -49,35 +58,54 @@ class Chunk:
         """Whether the new weight is written over the old one; else to memory of its own."""
         return self.number % 4 < 2
 
+    @property
+    def values(self) -> dict[str, float]:
+        """The numbers of its update; every other push is so long that it is clipped."""
+        return self.variant.values(self.t, norm=(0.1, 3.0)[self.number % 2])
+
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        """Of all its arrays, by name."""
+        return self.variant.shapes(self.shape)
+
     def arrays(self) -> Arrays:
-        program = self.variant.program
         if self.number < 0:
-            return corners(program, self.dtype)
-        return drawn(program, self.dtype, self.count, (SEED, self.dtype.itemsize, self.number))
+            found = corners(self.shapes, self.dtype)
+            return {name: found[name][: math.prod(shape)] for name, shape in self.shapes.items()}
+        sizes = {name: math.prod(shape) for name, shape in self.shapes.items()}
+        return drawn(sizes, self.dtype, (SEED, self.dtype.itemsize, self.number))
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The first element of a chunk at which a result differs."""
+    """The first element of a chunk at which a result differs; `inputs` are what lies there."""
 
     chunk: Chunk
     result: str
     index: int
     inputs: dict[str, Any]
-    scalars: dict[str, float]
     expected: Any
     got: Any
 
     def __str__(self) -> str:
         chunk = self.chunk
+        place = f"chunk {chunk.number}" + (f" {list(chunk.shape)}" if chunk.variant.whole else "")
         lines = [
-            f"{chunk.variant.name}, {chunk.dtype}, chunk {chunk.number}, t={chunk.t}: element {self.index}",
+            f"{chunk.variant.name}, {chunk.dtype}, {place}, t={chunk.t}: element {self.index}",
             *(f"  {name:9} {_shown(value)}" for name, value in self.inputs.items()),
-            *(f"  {name:9} {value!r}" for name, value in self.scalars.items()),
+            *(f"  {name:9} {value!r}" for name, value in self._scalars.items()),
             f"  new {self.result}: expected {_shown(self.expected)}",
             f"  {' ' * len(self.result)}          got {_shown(self.got)}",
         ]
         return "\n".join(lines)
+
+    @property
+    def _scalars(self) -> dict[str, float]:
+        """What the kernel was given; the settings, where there is more than one kernel."""
+        variant, values = self.chunk.variant, self.chunk.values
+        if variant.whole:
+            return values
+        return dict(zip(variant.program.scalars, variant.program.evaluate(values), strict=True))
 
 
 @dataclass(slots=True)
@@ -90,37 +118,33 @@ class Verdict:
     differences: list[Difference | str] = field(default_factory=list)
 
 
-def compare(kernel: Kernel, device: Device, chunk: Chunk) -> Difference | None:
-    """The first difference of the device's kernel from NumPy's on one chunk."""
-    arrays, program = chunk.arrays(), chunk.variant.program
-    scalars = chunk.variant.scalars(chunk.t)
-    expected = _run_on_host(BlockedKernel(program, chunk.dtype), arrays, scalars)
-    got = _run(kernel, device, arrays, scalars, in_place=chunk.in_place)
+def compare(way: Way, device: Device, chunk: Chunk) -> Difference | None:
+    """The first difference of the device's results from NumPy's on one chunk."""
+    arrays = chunk.arrays()
+    expected = _results(chunk.variant.way(chunk.dtype, NUMPY), NUMPY, chunk, arrays, in_place=True)
+    got = _results(way, device, chunk, arrays, in_place=chunk.in_place)
     for result, values in expected.items():
         wrong = _first_difference(values, got[result])
         if wrong is not None:
-            inputs = {name: array[wrong] for name, array in arrays.items()}
-            named = dict(zip(program.scalars, scalars, strict=True))
-            return Difference(chunk, result, wrong, inputs, named, values[wrong], got[result][wrong])
+            inputs = {name: array[wrong] for name, array in arrays.items() if array.size == values.size}
+            return Difference(chunk, result, wrong, inputs, values[wrong], got[result][wrong])
     return None
 
 
-def check_rule(device: Device, rule: str, elements: int) -> Verdict:
-    """All programs of a rule on so many elements together; stops at the first that differs."""
-    programs = variants(rule)
-    verdict = Verdict(rule, len(programs) * len(DTYPES))
+def check_rule(device: Device, rule: str, elements: int, chosen: Sequence[Variant] = ()) -> Verdict:
+    """These variants of a rule, or all, on so many elements together; stops at the first that differs."""
+    chosen = chosen or variants(rule)
+    verdict = Verdict(rule, len(chosen) * len(DTYPES))
+    share = -(-elements // verdict.programs)
     with ThreadPoolExecutor(min(THREADS, cpu_count() or 1)) as pool:
-        for variant in programs:
+        for variant in chosen:
             for dtype in DTYPES:
-                kernel = device.kernel(variant.program, dtype)
-                share = -(-elements // (len(programs) * len(DTYPES)))
                 chunks = list(_chunks(variant, dtype, share))
-                for chunk, found in zip(
-                    chunks, pool.map(partial(compare, kernel, device), chunks), strict=True
-                ):
+                found = pool.map(partial(compare, variant.way(dtype, device), device), chunks)
+                for chunk, difference in zip(chunks, found, strict=True):
                     verdict.elements += chunk.count
-                    if found is not None:
-                        verdict.differences.append(found)
+                    if difference is not None:
+                        verdict.differences.append(difference)
                         return verdict
     return verdict
 
@@ -160,28 +184,34 @@ def check(
 
 
 def _chunks(variant: Variant, dtype: np.dtype[Any], elements: int) -> Iterator[Chunk]:
-    yield Chunk(variant, dtype, -1, corners(variant.program, dtype)["w"].size)
+    if variant.on_matrices:  # NumPy multiplies them row by row: as many elements would take hours
+        elements = min(elements, MOST_ON_MATRICES)
+    side = math.isqrt(CORNERS)
+    yield Chunk(variant, dtype, -1, (side, side) if variant.whole else (CORNERS,))
     size = min(CHUNK, -(-elements // CHUNKS))
     for number, start in enumerate(range(0, elements, size)):
-        yield Chunk(variant, dtype, number, min(size, elements - start))
+        yield Chunk(variant, dtype, number, _shape(variant, number, min(size, elements - start)))
 
 
-def _run_on_host(kernel: Kernel, arrays: Arrays, scalars: tuple[float, ...]) -> Arrays:
-    after = {name: array.copy() for name, array in arrays.items() if name != "g"}
-    w, *slots = after.values()
-    kernel(w, w, arrays["g"], slots, scalars)
-    return after
+def _shape(variant: Variant, number: int, count: int) -> Shape:
+    """A tensor of no more elements than that, in turns wide, tall, many-dimensional and flat."""
+    side = max(1, math.isqrt(count))
+    wide, tall = (max(1, side // 2), 2 * side), (2 * side, max(1, side // 2))
+    many = (max(1, count // 33), 3, 11), (count,)
+    if not variant.whole:
+        return (count,)
+    shapes = [shape for shape in (wide, tall, *many) if catalog.refusal(variant.optimizer, shape) is None]
+    return shapes[number % len(shapes)]
 
 
-def _run(
-    kernel: Kernel, device: Device, arrays: Arrays, scalars: tuple[float, ...], *, in_place: bool
-) -> Arrays:
+def _results(way: Way, device: Device, chunk: Chunk, arrays: Arrays, *, in_place: bool) -> Arrays:
+    """What the device makes of the arrays, in host memory: the new weight as `w`, and the new slots."""
     there = {name: device.to_device(array.copy()) for name, array in arrays.items()}
     w, g, *slots = there.values()
     out = w if in_place else device.empty(w.size, w.dtype)
-    kernel(out, w, g, slots, scalars)
-    after = {}
-    for name, values in (("w", out), *zip(list(there)[2:], slots, strict=True)):
+    way(out, w, g, slots, chunk.values, list(chunk.shapes.values()))
+    after: Arrays = {}
+    for name, values in (("w", out), *list(there.items())[2:]):
         after[name] = np.empty(values.size, values.dtype)
         device.to_host(values, after[name])
     return after

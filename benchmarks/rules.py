@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.elements import drawn
 from benchmarks.kernel import COPY, copying
 from benchmarks.measure import Plan, Report, take_turns, timed
-from benchmarks.variants import Variant, default, rules
+from benchmarks.variants import Variant, default, elementwise
 from gradledger_server.kernels.device import Device, open_device
 
 TITLE = "Every rule"
@@ -25,7 +25,7 @@ def run(plan: Plan) -> Report:
     nbytes = plan.pick(64 << 20, 1 << 18)
     threads = len(os.sched_getaffinity(0))
     device = open_device("cpu", threads=threads)
-    for rule in rules():
+    for rule in elementwise():
         variant = default(rule)
         for dtype in DTYPES:
             cases = {
@@ -42,7 +42,7 @@ def run(plan: Plan) -> Report:
 
 def step(variant: Variant, dtype: np.dtype[Any], device: Device, elements: int) -> Callable[[], None]:
     """One step of the rule over arrays of the device, in place."""
-    arrays = drawn(variant.program, dtype, elements, (0, 0))
+    arrays = drawn(dict.fromkeys(variant.program.inputs, elements), dtype, (0, 0))
     w, g, *slots = (device.to_device(array) for array in arrays.values())
-    kernel, scalars = device.kernel(variant.program, dtype), variant.scalars(3)
+    kernel, scalars = device.kernel(variant.program, dtype), variant.program.evaluate(variant.values(3))
     return lambda: kernel(w, w, g, slots, scalars)

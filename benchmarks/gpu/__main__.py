@@ -22,6 +22,7 @@ from benchmarks.measure import Plan, Report
 from benchmarks.variants import rules
 from gradledger_server.errors import DeviceUnavailable
 from gradledger_server.kernels.device import open_device
+from gradledger_server.optim import catalog
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "gpu.md"
 DIFFERENT, NO_GPU = 1, 3
@@ -57,11 +58,17 @@ def _keep(options: argparse.Namespace, machine: Mapping[str, str], family: str, 
 
 
 def verdict_table(verdicts: Sequence[Verdict]) -> str:
-    """What comparing came to, rule by rule."""
+    """What comparing came to, rule by rule, and where the device computed."""
     return table.grid(
-        ("rule", "programs", "elements", "bits"),
+        ("rule", "computed on", "programs", "elements", "bits"),
         [
-            (v.name, str(v.programs), f"{v.elements:.2e}", "**differ**" if v.differences else "equal")
+            (
+                v.name,
+                "the host" if v.name in catalog.MATRIX_RULES else "the GPU",
+                str(v.programs),
+                f"{v.elements:.2e}",
+                "**differ**" if v.differences else "equal",
+            )
             for v in verdicts
         ],
     )

@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.measure import Case, Plan, Report, take_turns
 from benchmarks.rules import DTYPES, step
-from benchmarks.variants import Variant, default, rules
+from benchmarks.variants import Variant, default, elementwise
 from gradledger_server.kernels.device import Device
 
 TITLE = "Kernels on the GPU"
@@ -25,7 +25,7 @@ def run(plan: Plan, device: Device) -> Report:
     report = Report("gpu-rules", TITLE)
     cupy: Any = import_module("cupy")
     nbytes = plan.pick(256 << 20, 1 << 20)
-    for rule in rules():
+    for rule in elementwise():
         for dtype in DTYPES:
             _measure(plan, report, default(rule), dtype, (cupy, device, nbytes))
     if find_spec("torch") is None or not import_module("torch").cuda.is_available():

@@ -61,7 +61,7 @@ def test_a_verdict_is_told_rule_by_rule() -> None:
     verdicts = bits.check(open_device("cpu", threads=1), ["sgd"], 1000, told.append)
     assert [line.split()[0] for line in told] == ["sgd", "sum"] and all("same bits" in line for line in told)
     verdicts[1].differences.append("one")
-    assert [line.split("|")[4].strip() for line in gpu.verdict_table(verdicts).splitlines()[2:]] == [
+    assert [line.split("|")[5].strip() for line in gpu.verdict_table(verdicts).splitlines()[2:]] == [
         "equal",
         "**differ**",
     ]

@@ -8,13 +8,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.variants import Variant
 from gradledger_server.kernels.trace import Program
-from gradledger_server.optim import catalog, chain
-from gradledger_server.optim.signatures import Setting
+from gradledger_server.optim import catalog, transform_spec
 
 Array = npt.NDArray[Any]
 
-# Every rule as it comes, then the settings that change its program.
+AVERAGES: dict[str, Any] = {
+    "lookahead": {"every": 3},
+    "ema": {"start": "warmup"},
+    "polyak": {"after": 1, "every": 2},
+}
+ELEMENTWISE: dict[str, Any] = {
+    "clip_global_norm": {"max_norm": 0.7},
+    "clip_value": {"limit": 0.2},
+    "noise": {"eta": 0.3},
+    **AVERAGES,
+}
+
+# Every rule as it comes, then the settings that change its program, then transforms around it.
 OPTIMIZERS: dict[str, dict[str, Any]] = {rule: {"rule": rule} for rule in catalog.ELEMENTWISE} | {
     "sgd, l2": {"rule": "sgd", "weight_decay": 0.01},
     "momentum, dampened, l2": {"rule": "momentum", "dampening": 0.5, "weight_decay": 0.1},
@@ -56,19 +68,63 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {rule: {"rule": rule} for rule in catalo
     "adan, decay": {"rule": "adan", "weight_decay": 0.1, "eps_root": 1e-6},
     "schedule_free_sgd, warming up": {"rule": "schedule_free_sgd", "warmup_steps": 10},
     "schedule_free_adamw, all": {"rule": "schedule_free_adamw", "warmup_steps": 2, "weight_decay": 0.1},
+    "sgd, clipped": {"rule": "sgd", "transforms": {"clip_global_norm": {"max_norm": 0.7}}},
+    "momentum, clipped like optax, by value": {
+        "rule": "momentum",
+        "weight_decay": 0.1,
+        "transforms": {"clip_global_norm": {"max_norm": 0.7, "clip_eps": 0}, "clip_value": {"limit": 0.2}},
+    },
+    "adam, decoupled, noise": {
+        "rule": "adam",
+        "weight_decay": 0.1,
+        "weight_decay_mode": "decoupled",
+        "transforms": {"noise": {"eta": 0.3}},
+    },
+    "rmsprop, decoupled_abs, debiased": {
+        "rule": "rmsprop",
+        "weight_decay": 0.1,
+        "weight_decay_mode": "decoupled_abs",
+        "transforms": {"ema": {"start": "debiased"}},
+    },
+    "sgd, averages": {"rule": "sgd", "transforms": AVERAGES},
+    "adamw, all transforms": {"rule": "adamw", "transforms": ELEMENTWISE},
+}
+
+# Programs that need whole tensors: their norms, their shapes, or both.
+WHOLE: dict[str, dict[str, Any]] = {
+    "lars": {"rule": "lars", "weight_decay": 0.1},
+    "lars, of the sum": {"rule": "lars", "weight_decay": 0.1, "trust_norm": "sum", "lr_in_velocity": False},
+    "lamb": {"rule": "lamb", "weight_decay": 0.1},
+    "lamb, decay first": {"rule": "lamb", "weight_decay": 0.1, "weight_decay_mode": "first"},
+    "sgd, clip_norm": {"rule": "sgd", "transforms": {"clip_norm": {"max_norm": 0.7}}},
+    "rmsprop, agc": {"rule": "rmsprop", "transforms": {"agc": {"clipping": 0.5}}},
+    "momentum, agc, out": {"rule": "momentum", "transforms": {"agc": {"rows_are": "out"}}},
+    "adam, centralize": {"rule": "adam", "transforms": {"centralize": {}}},
+    "lamb, all transforms": {
+        "rule": "lamb",
+        "transforms": {**ELEMENTWISE, "clip_norm": {"max_norm": 0.5}, "agc": {}, "centralize": {}},
+    },
 }
 
 SIZES = frozenset("vdpse")  # slots that hold squares, sizes or steps
 
 
-def expanded(name: str) -> dict[str, Setting]:
-    return catalog.expand_optimizer(OPTIMIZERS[name], where="optimizer")
+def variant(name: str) -> Variant:
+    """One of `OPTIMIZERS` or `WHOLE`."""
+    given = OPTIMIZERS.get(name) or WHOLE[name]
+    settings = {key: value for key, value in given.items() if key != "transforms"}
+    return Variant(
+        rule=settings["rule"],
+        name=name,
+        optimizer=catalog.expand_optimizer(settings, where="optimizer"),
+        transforms=transform_spec.expand(given.get("transforms", {}), where="transforms"),
+    )
 
 
 def traced(name: str, t: int = 3) -> tuple[Program, tuple[float, ...]]:
-    """The program and the scalars of its third update, or of update `t`."""
-    optimizer = expanded(name)
-    return chain.program(optimizer), chain.scalars(optimizer, t=t, lr=0.01)
+    """The program and the scalars of its third update, or of update `t`, of a push that is clipped."""
+    its = variant(name)
+    return its.program, its.program.evaluate(its.values(t, norm=3.0))
 
 
 def drawn(program: Program, count: int, dtype: npt.DTypeLike, seed: int = 0) -> dict[str, Array]:

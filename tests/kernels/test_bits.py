@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks import bits
 from benchmarks.elements import corners
-from benchmarks.variants import default, rules, variants
+from benchmarks.variants import default, rules, some, variants
 from gradledger_server.kernels import llvm
 from gradledger_server.kernels.blocked import BLOCK_BYTES, BlockedKernel
 from gradledger_server.kernels.cpu import CpuDevice
@@ -23,6 +23,7 @@ from gradledger_server.kernels.crew import Crew
 from gradledger_server.kernels.llvm import LlvmKernel
 from gradledger_server.kernels.llvm_reductions import SumOfSquares
 from gradledger_server.kernels.trace import Program
+from gradledger_server.optim import chain
 from tests.kernels.digest import digest
 from tests.kernels.programs import OPTIMIZERS, Array, drawn, equal_numbers, run, same_bits, traced
 
@@ -63,7 +64,7 @@ def test_every_program_at_every_boundary(name: str, dtype: Any, monkeypatch: pyt
         expected, got = run(blocked, arrays, scalars), run(compiled, arrays, scalars)
         for letter in arrays:
             assert same_bits(got[letter], expected[letter]), (start, count, letter)
-        assert same_bits(got["g"], arrays["g"])
+        assert all(same_bits(got[name], arrays[name]) for name in ("g", chain.DRAWN) if name in arrays)
 
 
 OPERATIONS: dict[str, Any] = {
@@ -89,12 +90,15 @@ OPERATIONS: dict[str, Any] = {
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_the_first_update(name: str, dtype: npt.DTypeLike) -> None:
-    """Rules may treat t = 1 as something else."""
-    blocked, compiled, scalars = kernels(name, dtype, t=1)
-    arrays = drawn(blocked.program, 1001, dtype)
-    expected, got = run(blocked, arrays, scalars), run(compiled, arrays, scalars)
-    assert all(same_bits(got[letter], expected[letter]) for letter in arrays)
+def test_updates_that_are_unlike_others(name: str, dtype: npt.DTypeLike) -> None:
+    """The first may be something else to a rule, every second or third to an average."""
+    for t in (1, 2, 6):
+        blocked, compiled, scalars = kernels(name, dtype, t)
+        arrays = drawn(blocked.program, 1001, dtype)
+        some = arrays["g"][::5]  # at the ends of what clipping by value leaves
+        some[:] = np.resize(np.array([0.0, -0.0, 0.2, -0.2, 1e30], dtype), some.size)
+        expected, got = run(blocked, arrays, scalars), run(compiled, arrays, scalars)
+        assert all(same_bits(got[letter], expected[letter]) for letter in arrays), t
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -121,18 +125,18 @@ def test_the_blocked_kernel_is_the_rule_itself(name: str, dtype: Any) -> None:
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_zeros_denormals_huge_and_infinite_numbers(name: str, dtype: Any) -> None:
     blocked, compiled, scalars = kernels(name, dtype)
-    arrays = corners(blocked.program, np.dtype(dtype))
+    arrays = corners(blocked.program.inputs, np.dtype(dtype))
     expected, got = run(blocked, arrays, scalars), run(compiled, arrays, scalars)
     for letter in arrays:
         assert equal_numbers(got[letter], expected[letter]), letter
-    assert (~np.isnan(expected["w"])).mean() > 0.2, "most of what is compared is numbers"
+    assert (~np.isnan(expected["w"])).mean() > 0.15, "much of what is compared is numbers"
 
 
 @pytest.mark.parametrize("rule", rules())
-def test_every_program_of_a_rule_on_numbers_of_every_kind(rule: str) -> None:
-    """A slice of `make bits`, which compares 10^7 elements of each rule."""
-    verdict = bits.check_rule(CpuDevice(threads=2), rule, 20_000)
-    assert verdict.programs >= 2 * len(bits.DTYPES) and verdict.elements >= 20_000
+def test_some_programs_of_a_rule_on_numbers_of_every_kind(rule: str) -> None:
+    """A slice of `make bits`, which compares 10^7 elements of each rule in all its programs."""
+    verdict = bits.check_rule(CpuDevice(threads=2), rule, 10_000, some(rule, 3, seed=1))
+    assert verdict.programs == 3 * len(bits.DTYPES) and verdict.elements >= 10_000
     assert verdict.differences == [], str(verdict.differences[0])
 
 
@@ -160,30 +164,36 @@ def _flush(array: Array) -> None:
     array[np.abs(array) < np.finfo(np.float32).tiny] = 0
 
 
-@pytest.mark.parametrize("rule", ["sgd", "adam"])
+@pytest.mark.parametrize("rule", ["sgd", "adam", "lamb"])
 def test_a_device_that_flushes_denormal_numbers_is_found_out(rule: str) -> None:
     verdict = bits.check_rule(Flushing(threads=1), rule, 20_000)
     [found] = verdict.differences
     assert isinstance(found, bits.Difference) and found.expected != found.got
     told = str(found)
-    assert told.startswith(f"{rule}, float32, chunk -1, t=1000: element {found.index}\n")
-    assert "expected" in told and "got" in told and "lr" not in told
+    place = "chunk -1 [125, 125]" if rule == "lamb" else "chunk -1"
+    assert told.startswith(f"{rule}, float32, {place}, t=1000: element {found.index}\n")
+    assert "expected" in told and "got" in told and (rule == "lamb") == ("lr" in told)
     for name, value in found.inputs.items():
         assert f"  {name}" in told and value.tobytes()[::-1].hex() in told
 
 
 def test_one_wrong_bit_of_one_element_is_found_out() -> None:
     device, variant = CpuDevice(threads=1), default("adam")
-    right = device.kernel(variant.program, np.float32)
+    right = variant.way(np.dtype(np.float32), device)
 
-    def wrong(out: Array, w: Array, g: Array, slots: Sequence[Array], scalars: Sequence[float]) -> None:
-        right(out, w, g, slots, scalars)
-        slots[1].view(np.uint32)[777] ^= 1
+    class Wrong:
+        whole = False
+
+        def __call__(
+            self, out: Array, w: Array, g: Array, slots: Sequence[Array], *others: Any, **_: Any
+        ) -> None:
+            right(out, w, g, slots, *others)
+            slots[1].view(np.uint32)[777] ^= 1
 
     for number in range(4):
-        chunk = bits.Chunk(variant, np.dtype(np.float32), number, 1000)
+        chunk = bits.Chunk(variant, np.dtype(np.float32), number, (1000,))
         assert bits.compare(right, device, chunk) is None
-        found = bits.compare(wrong, device, chunk)
+        found = bits.compare(Wrong(), device, chunk)
         if found is None:  # that element happens to be NaN, and NaN with another payload is still NaN
             assert number % 3 == 2
         else:

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,17 +18,23 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from benchmarks import bits
 from benchmarks.elements import corners
+from benchmarks.variants import default
 from gradledger_server.errors import DeviceUnavailable
 from gradledger_server.kernels import cuda, nvrtc
 from gradledger_server.kernels.blocked import BlockedKernel
+from gradledger_server.kernels.cpu import CpuDevice
 from gradledger_server.kernels.device import Device, open_device
 from gradledger_server.kernels.reductions import BLOCK, halve, sum_of_squares
+from gradledger_server.kernels.stages import split
 from gradledger_server.kernels.trace import Program
+from gradledger_server.optim import catalog, chain, views
 from tests.kernels.cuda_on_host import HostLibrary
-from tests.kernels.programs import OPTIMIZERS, drawn, equal_numbers, run, same_bits, traced
+from tests.kernels.programs import OPTIMIZERS, WHOLE, drawn, equal_numbers, run, same_bits, traced, variant
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+SHAPES = ((), (257,), (33, 7), (7, 100), (64, 3, 5), (0, 3))
 ARCHITECTURE = "--gpu-architecture=compute_80"
 
 ROUNDED = {"add", "sub", "mul", "div", "sqrt"}
@@ -35,11 +42,24 @@ EXACT = {"abs", "neg", "copysign", "min", "max", "setp", "selp", "mov", "ld", "s
 INSTRUCTION = re.compile(r"^\s*(?:@!?%p\d+\s+)?([a-z]\w*(?:\.\w+)*\.f(?:32|64)(?:\.\w+)*)\s", re.M)
 
 
+@cache
+def programs() -> dict[str, Program]:
+    """All that a GPU is asked for: optimizers, the stages of those that need more, means of pushes, views."""
+    found = {name: traced(name)[0] for name in OPTIMIZERS}
+    for name in WHOLE:
+        found |= {f"{name}, stage {i}": stage.program for i, stage in enumerate(split(variant(name).program))}
+    for rule in catalog.ELEMENTWISE:
+        its = default(rule)
+        for view in views.names(its.optimizer, its.transforms):
+            program = views.program(view, its.optimizer, its.transforms)
+            found |= {} if program is None else {f"{rule}, {view}": program}
+    return found | {"accumulation": chain.accumulation()}
+
+
 def sources() -> dict[str, str]:
     """Every program in both dtypes, and the sums: by name, each kernel under that name."""
     kernels: dict[str, str] = {}
-    for name in OPTIMIZERS:
-        program, _ = traced(name)
+    for name, program in programs().items():
         for dtype in DTYPES:
             kernels[plain(name, dtype)] = cuda.spell(program, dtype).replace(
                 f"void {cuda.entry(program, dtype)}(", f"void {plain(name, dtype)}(", 1
@@ -197,10 +217,34 @@ def test_the_source_says_what_numpy_computes(
         arrays = drawn(program, count, dtype, seed=count)
         expected, got = run(reference, arrays, scalars), run(kernel, arrays, scalars)
         assert all(same_bits(got[letter], expected[letter]) for letter in arrays), count
-    arrays = corners(program, dtype)
+    arrays = corners(program.inputs, dtype)
     expected, got = run(reference, arrays, scalars), run(kernel, arrays, scalars)
     for letter in arrays:
         assert equal_numbers(got[letter], expected[letter]), letter
+
+
+class Spelt(CpuDevice):
+    """This processor, with the CUDA source for its kernels."""
+
+    def __init__(self, host: HostLibrary) -> None:
+        super().__init__(threads=1, compiled=False)
+        self.library = host
+
+    def kernel(self, program: Program, dtype: npt.DTypeLike) -> Any:
+        [name] = [name for name, known in programs().items() if known is program]
+        return HostKernel(self.library, name, program, np.dtype(dtype))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", WHOLE)
+def test_the_stages_say_what_numpy_computes(
+    host: HostLibrary, name: str, dtype: np.dtype[np.floating]
+) -> None:
+    its, spelt = variant(name), Spelt(host)
+    way = its.way(dtype, spelt)
+    for number, shape in enumerate(SHAPES):
+        difference = bits.compare(way, spelt, bits.Chunk(its, dtype, number, shape))
+        assert difference is None, str(difference)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -242,6 +286,16 @@ def test_a_gpu_gives_numpys_bits(gpu: Device, name: str, dtype: np.dtype[np.floa
             back: npt.NDArray[np.floating] = np.empty_like(arrays[letter])
             gpu.to_host(values, back)
             assert same_bits(back, expected[letter]), (count, letter)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_gpu_gives_numpys_bits_in_stages(gpu: Device, name: str, dtype: np.dtype[np.floating]) -> None:
+    its = variant(name)
+    for number, shape in enumerate((*SHAPES, (1023, 65))):
+        difference = bits.compare(its.way(dtype, gpu), gpu, bits.Chunk(its, dtype, number, shape))
+        assert difference is None, str(difference)
 
 
 @pytest.mark.gpu

@@ -84,7 +84,7 @@ def test_staged_is_the_rule_itself(name: str, dtype: npt.DTypeLike) -> None:
         for device in (NUMPY, LLVM):
             w, g, *held = (array.ravel().copy() for array in arrays)
             out = w if device is NUMPY else np.empty_like(w)
-            StagedKernel(program, np.dtype(dtype), device)(out, w, g, held, LR, shape=shape)
+            StagedKernel(program, np.dtype(dtype), device)(out, w, g, held, LR, [shape])
             for value, array in zip(expected, (out, *held), strict=True):
                 assert same_bits(array, np.asarray(value, dtype).ravel()), (shape, device.name)
             assert same_bits(g, arrays[1].ravel()) and (out is w or same_bits(w, arrays[0].ravel()))

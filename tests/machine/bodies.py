@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from gradledger_server.blocks import Blocks
 from gradledger_server.entries import Create, Json, Placement, Push, Tensors, Upload
 from gradledger_server.kernels.cpu import CpuDevice
+from gradledger_server.kernels.device import Device
 from gradledger_server.machine import spec as specs
 from gradledger_server.machine import views
 from gradledger_server.machine.apply import apply, begin
@@ -57,12 +58,12 @@ def spec(
     ).json
 
 
-def model_of(values: Arrays, *, blocks: Blocks | None = None, **given: Any) -> Model:
-    """A model that begins with these values, on plain NumPy."""
+def model_of(values: Arrays, *, blocks: Blocks | None = None, device: Device = NUMPY, **given: Any) -> Model:
+    """A model that begins with these values, on plain NumPy unless another device is named."""
     shapes = {name: array.shape for name, array in values.items()}
     dtypes = {name: DTYPE_NAMES[array.dtype] for name, array in values.items()}
     entry = Create(spec(shapes, dtypes=dtypes, **given), body(values), "first", 0)
-    return begin(entry, NUMPY, blocks or Blocks())
+    return begin(entry, device, blocks or Blocks())
 
 
 def push(model: Model, gradient: Arrays, *, offset: int | None = None, **facts: Any) -> Receipt:

@@ -15,14 +15,13 @@ from gradledger_server.entries import Configure, Create, Json
 from gradledger_server.errors import InvalidSpec
 from gradledger_server.kernels import counter
 from gradledger_server.kernels.cpu import CpuDevice
-from gradledger_server.kernels.kernel import Kernel
-from gradledger_server.kernels.trace import Program
 from gradledger_server.machine import image
 from gradledger_server.machine import spec as specs
 from gradledger_server.machine.apply import apply, begin
 from gradledger_server.machine.image import Image
 from gradledger_server.machine.model import Model
 from gradledger_server.wire import safetensors
+from tests.elsewhere import Elsewhere
 from tests.machine.bodies import NUMPY, body, f32, noise, push, upload
 
 SHAPE = (7, 3)
@@ -186,19 +185,6 @@ def test_dense_tensors_and_rows_go_in_one_push_and_neither_waits_for_the_other()
     assert whole(model)[1].tolist() == [-4.0] * 3
 
 
-class Elsewhere(CpuDevice):
-    """A device with a memory of its own, as a GPU has: its arrays are copies."""
-
-    on_host = False
-
-    def to_device(self, array: NDArray[Any]) -> NDArray[Any]:
-        return array.copy()
-
-    def kernel(self, program: Program, dtype: Any) -> Kernel:
-        assert not set(program.slots) - {"m", "v"}, "a table is not computed on it"
-        return super().kernel(program, dtype)
-
-
 def test_beside_a_gpu_a_table_stays_on_the_host_with_the_same_bits() -> None:
     spec = specs.expand(
         {"optimizer": {"rule": "adam", "lr": 0.1}},
@@ -206,7 +192,7 @@ def test_beside_a_gpu_a_table_stays_on_the_host_with_the_same_bits() -> None:
         {"emb": {"rows": "lazy", "init": {"name": "normal"}}},
     )
     taken = []
-    for device in (NUMPY, Elsewhere(compiled=False)):
+    for device in (NUMPY, Elsewhere()):
         model = begin(Create(spec.json, body({"w": f32(0, 0)}), "d", 0), device, Blocks())
         for rows in ([1, 2], [2, 3]):
             push(model, {"w": f32(1, 2), "emb": noise((2, 3), 1), "emb#rows": np.array(rows)})

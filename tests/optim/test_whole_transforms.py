@@ -38,7 +38,7 @@ def test_they_are_optaxs(case: dict[str, Any]) -> None:
         for device in DEVICES:
             out = np.empty_like(w)
             kernel = StagedKernel(program, dtype, device)
-            kernel(out, w, g, [], settings, shape=tuple(tensor["shape"]))
+            kernel(out, w, g, [], settings, [tuple(tensor["shape"])])
             results.append(out)
         assert results[0].tobytes() == results[1].tobytes()
         expected = np.array(tensor["after"])
@@ -84,7 +84,7 @@ def test_a_chain_of_them_before_a_rule_has_the_bits_of_its_parts() -> None:
     for device in DEVICES:
         after = [array.ravel().copy() for array in arrays]
         StagedKernel(program, np.dtype(np.float64), device)(
-            after[0], after[0], after[1], after[2:], values, shape=(6, 5, 4)
+            after[0], after[0], after[1], after[2:], values, [(6, 5, 4)]
         )
         assert after[0].tobytes() == w.tobytes() and after[2].tobytes() == u.tobytes()
 

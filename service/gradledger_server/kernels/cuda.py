@@ -169,6 +169,9 @@ class CudaDevice:
         with _room(self._model, array.size, array.dtype):
             return self._cupy.asarray(array, blocking=True)
 
+    def at_home(self, array: Any) -> npt.NDArray[Any]:
+        return array if isinstance(array, np.ndarray) else array.get()
+
     def to_host(self, array: Any, out: npt.NDArray[Any]) -> None:
         array.get(out=out)
 

@@ -47,7 +47,10 @@ class Device(Protocol):
         """float64, in the order `reductions.py` fixes."""
 
     def to_device(self, array: npt.NDArray[Any]) -> Array:
-        """The host array's values on the device; on a CPU the very array."""
+        """The host array's values on the device; on a CPU the very array, as is one that is there already."""
+
+    def at_home(self, array: Array) -> npt.NDArray[Any]:
+        """The array in host memory: itself if it lies there."""
 
     def to_host(self, array: Array, out: npt.NDArray[Any]) -> None:
         """Copy the values into `out`, of the same dtype and length, and wait for them."""

@@ -43,15 +43,19 @@ def sum_of_squares(array: Array) -> float:
     return halve(sums)
 
 
-def norm(array: Any, total: Callable[[Any], float] = sum_of_squares) -> float:
-    """The Euclidean norm, float64. `total` is the array's own device's canonical sum of squares.
+def norm(
+    array: Any,
+    total: Callable[[Any], float] = sum_of_squares,
+    at_home: Callable[[Any], Array] = np.asarray,
+) -> float:
+    """The Euclidean norm, float64. `total` and `at_home` are the array's own device's.
 
     Where float64 squares overflow or vanish, the elements are first scaled by a power of two, on the host.
     """
     squares = total(array)
     if _LEAST < squares < math.inf or (squares == 0.0 and array.dtype == np.float32):
         return math.sqrt(squares)
-    host = array if isinstance(array, np.ndarray) else array.get()
+    host = at_home(array)
     largest = float(np.abs(host).max(initial=0.0))
     if largest == 0.0 or not math.isfinite(largest):
         return largest

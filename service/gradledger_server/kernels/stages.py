@@ -42,6 +42,8 @@ class Stage:
 class StagedKernel:
     """A program with norms in one dtype, on one whole tensor. Safe to call from several threads."""
 
+    whole = True  # made tensor by tensor
+
     def __init__(self, program: Program, dtype: np.dtype[Any], device: Device) -> None:
         self.program = program
         self.dtype = dtype
@@ -60,12 +62,12 @@ class StagedKernel:
         g: Array,
         slots: Sequence[Array],
         values: Mapping[str, float],
-        *,
-        shape: tuple[int, ...],
+        shapes: Sequence[tuple[int, ...]],
     ) -> None:
         """Write the new weight to `out`, which may be `w`, and the new slots in place.
 
-        The arrays are flat, `shape` is the tensor's; `values` are t, lr and the hyperparameters by name.
+        The arrays are flat, the first of `shapes` is the tensor's; `values` are t, lr and the hyperparameters
+        by name.
         """
         known = dict(values)
         arrays = {"out": out, **dict(zip(self.program.inputs, (w, g, *slots), strict=True))}
@@ -73,7 +75,7 @@ class StagedKernel:
             arrays |= zip(self.carried, carried, strict=True)
             for stage, kernel in zip(self.stages, self.kernels, strict=True):
                 for part in stage.before:
-                    self._prepare(part, arrays, known, shape)
+                    self._prepare(part, arrays, known, shapes[0])
                 slots = [arrays[name] for name in stage.program.slots]
                 kernel(arrays[stage.out], w, g, slots, stage.program.evaluate(known))
 
@@ -81,26 +83,18 @@ class StagedKernel:
         self, part: Norm | Step, arrays: dict[str, Array], known: dict[str, float], shape: tuple[int, ...]
     ) -> None:
         if isinstance(part, Norm):
-            known[part.name] = reductions.norm(arrays[part.of], self.device.sum_of_squares)
+            device = self.device
+            known[part.name] = reductions.norm(arrays[part.of], device.sum_of_squares, device.at_home)
             return
         operands: list[Any] = []
         for name in part.operands:
             if name in arrays:
-                operands.append(at_home(self.device, arrays[name]).reshape(shape))
+                operands.append(self.device.at_home(arrays[name]).reshape(shape))
             else:
                 scalar = self.program.scalars[name]
                 operands.append(scalar.evaluate(known) if isinstance(scalar, Scalar) else scalar)
         result = OPERATIONS[part.operation].host(*operands)
         arrays[part.result][:] = self.device.to_device(np.ascontiguousarray(result).reshape(-1))
-
-
-def at_home(device: Device, array: Array) -> Array:
-    """The array in host memory: itself if it is there."""
-    if device.on_host:
-        return array
-    host = np.empty(array.size, array.dtype)
-    device.to_host(array, host)
-    return host
 
 
 @cache  # as many as there are traced rules with norms

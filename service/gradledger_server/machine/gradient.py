@@ -32,6 +32,8 @@ class Reducer(Protocol):
 
     def sum_of_squares(self, array: Any) -> float: ...
 
+    def at_home(self, array: Any) -> NDArray[Any]: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -49,7 +51,7 @@ class Stretch:
     """The gradient of one run: a flat array in the arena's dtype."""
 
     run: Run
-    values: NDArray[Any]
+    values: NDArray[Any]  # or an array of the device, once it is a mean of several
 
 
 Gradient = Sequence[Stretch | Touched]
@@ -123,12 +125,13 @@ def norm(layout: Layout, gradient: Gradient, reducer: Reducer) -> float:
 
 
 def length(gradient: Gradient, reducer: Reducer) -> float:
-    """The same norm of what nobody can refuse any more; infinite if a number is not finite."""
+    """The same norm of what nobody can refuse any more, wherever it lies; infinite if a number is."""
     total = sum(reducer.sum_of_squares(stretch.values) for stretch in gradient)
     if math.isfinite(total):
         return math.sqrt(total)
-    finite = all(np.isfinite(stretch.values).all() for stretch in gradient)
-    return _scaled_norm(gradient, reducer) if finite else math.inf
+    there = [Stretch(stretch.run, reducer.at_home(stretch.values)) for stretch in gradient]
+    finite = all(np.isfinite(stretch.values).all() for stretch in there)
+    return _scaled_norm(there, reducer) if finite else math.inf
 
 
 def cut(layout: Layout, run: Run, facts: NDArray[Any]) -> Iterator[Run]:

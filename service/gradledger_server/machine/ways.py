@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gradledger_server.kernels.device import Array, Device, Kernel
-from gradledger_server.kernels.stages import StagedKernel, at_home
+from gradledger_server.kernels.stages import StagedKernel
 from gradledger_server.kernels.tensor import Tensor
 from gradledger_server.kernels.trace import Program
 from gradledger_server.machine.spec import Group
@@ -52,7 +53,7 @@ def way(group: Group, dtype: np.dtype[Any], device: Device) -> Way:
         return _OnMatrices(chain.untraced(group.optimizer, group.transforms), device)
     program = chain.program(group.optimizer, group.transforms)
     if program.staged:
-        return _Staged(StagedKernel(program, dtype, device))
+        return StagedKernel(program, dtype, device)
     return _Fused(program, device.kernel(program, dtype))
 
 
@@ -75,23 +76,6 @@ class _Fused:
 
 
 @dataclass(frozen=True, slots=True)
-class _Staged:
-    kernel: StagedKernel
-    whole: bool = True
-
-    def __call__(
-        self,
-        out: Array,
-        w: Array,
-        g: Array,
-        slots: Sequence[Array],
-        values: Mapping[str, float],
-        shapes: Shapes,
-    ) -> None:
-        self.kernel(out, w, g, slots, values, shape=shapes[0])
-
-
-@dataclass(frozen=True, slots=True)
 class _OnMatrices:
     """On the host's CPU wherever the arrays live: the same bits, on a GPU at the price of the copies."""
 
@@ -109,8 +93,16 @@ class _OnMatrices:
         shapes: Shapes,
     ) -> None:
         tensors = [
-            Tensor(at_home(self.device, array).reshape(shape), self.device.host)
+            Tensor(self.device.at_home(array).reshape(shape), self.device.host)
             for array, shape in zip((w, g, *slots), shapes, strict=True)
         ]
-        for target, result in zip((out, *slots), self.chained(*tensors, **values), strict=True):
-            target[:] = self.device.to_device(np.ascontiguousarray(result.values).reshape(-1))
+        held = [tensor.values for tensor in tensors]
+        results = [_apart(result.values, held) for result in self.chained(*tensors, **values)]
+        for target, result in zip((out, *slots), results, strict=True):
+            target[:] = self.device.to_device(result)
+
+
+def _apart(result: NDArray[Any], held: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """The result, flat; a copy if it lies in one of the arrays held, which are about to be written over."""
+    flat = np.ascontiguousarray(result).reshape(-1)
+    return flat.copy() if any(np.may_share_memory(flat, array) for array in held) else flat
