@@ -12,6 +12,7 @@ from gradledger_server.kernels import arrays, products, reductions
 from gradledger_server.kernels.arrays import Array
 from gradledger_server.kernels.blocked import BlockedKernel
 from gradledger_server.kernels.crew import Crew
+from gradledger_server.kernels.kept import KERNELS, Kept
 from gradledger_server.kernels.kernel import Kernel
 from gradledger_server.kernels.trace import Program
 
@@ -31,7 +32,7 @@ class CpuDevice:
     def __init__(self, *, threads: int | None = None, compiled: bool = True) -> None:
         self.compiled = compiled and _HAS_LLVM
         self._crew = Crew(threads)
-        self._kernels: dict[tuple[Program, np.dtype[Any]], Kernel] = {}
+        self._kernels = Kept(self._made, KERNELS)
         self._sums: dict[np.dtype[Any], SumOfSquares] = {}
         self._products: dict[np.dtype[Any], Product] = {}
         self._making = threading.Lock()
@@ -55,13 +56,10 @@ class CpuDevice:
         return arrays.empty(count, dtype)
 
     def kernel(self, program: Program, dtype: npt.DTypeLike) -> Kernel:
-        key = (program, np.dtype(dtype))
-        if key not in self._kernels:  # what is made already is not kept waiting by what is being made
-            with self._making:
-                if key not in self._kernels:
-                    made = LlvmKernel(*key, self._crew) if self.compiled else BlockedKernel(*key)
-                    self._kernels[key] = made
-        return self._kernels[key]
+        return self._kernels((program, np.dtype(dtype)))
+
+    def _made(self, key: tuple[Program, np.dtype[Any]]) -> Kernel:
+        return LlvmKernel(*key, self._crew) if self.compiled else BlockedKernel(*key)
 
     def sum_of_squares(self, array: Array) -> float:
         if not self.compiled:
