@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from gradledger_server.errors import DeviceUnavailable
 from gradledger_server.kernels.cpu import CpuDevice
 from gradledger_server.kernels.crew import Crew
 from gradledger_server.kernels.device import open_device
+from gradledger_server.kernels.kept import KERNELS, Kept
 from gradledger_server.kernels.llvm import parts
 from tests.kernels.programs import drawn, run, same_bits, traced
 
@@ -44,6 +47,34 @@ def test_a_kernel_is_made_once() -> None:
     program, _ = traced("adam")
     assert device.kernel(program, np.float32) is device.kernel(program, "f4")
     assert device.kernel(program, np.float32) is not device.kernel(program, np.float64)
+
+
+def test_kernels_asked_for_long_ago_are_dropped_and_go_on_running() -> None:
+    device = CpuDevice(compiled=False)
+    programs = [replace(traced("adam")[0], name=f"adam{number}") for number in range(KERNELS + 1)]
+    kernels = [device.kernel(program, "f4") for program in programs[:-1]]
+    assert device.kernel(programs[0], "f4") is kernels[0]
+    device.kernel(programs[-1], "f4")
+    assert device.kernel(programs[0], "f4") is kernels[0], "asked for a moment ago"
+    assert device.kernel(programs[1], "f4") is not kernels[1]
+    program, scalars = traced("adam")
+    arrays = drawn(program, 10, np.float32)
+    dropped, present = (run(kernel, arrays, scalars) for kernel in (kernels[1], device.kernel(program, "f4")))
+    assert all(same_bits(dropped[name], present[name]) for name in arrays)
+
+
+def test_what_many_threads_ask_for_at_once_is_made_once() -> None:
+    made: list[int] = []
+
+    def make(number: int) -> list[int]:
+        time.sleep(0.001)
+        made.append(number)
+        return [number]
+
+    kept = Kept(make, 8)
+    with ThreadPoolExecutor(8) as pool:
+        values = list(pool.map(kept, [1, 2, 3, 4] * 20))
+    assert sorted(made) == [1, 2, 3, 4] and len({id(value) for value in values}) == len(kept) == 4
 
 
 def test_what_is_made_does_not_wait_for_what_is_being_made(monkeypatch: pytest.MonkeyPatch) -> None:

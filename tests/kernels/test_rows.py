@@ -15,21 +15,24 @@ from gradledger_server.kernels.llvm_rows import LlvmRowKernel
 from gradledger_server.kernels.per_row import per_row
 from gradledger_server.kernels.rows import BlockedRowKernel, RowKernel, Visit
 from gradledger_server.kernels.trace import Program
+from gradledger_server.machine.tables import TRANSFORMS_BY_ROW
 from gradledger_server.optim import chain
-from tests.kernels.programs import OPTIMIZERS, Array, drawn, equal_numbers, expanded
+from tests.kernels.programs import OPTIMIZERS, Array, drawn, equal_numbers, variant
 
 DEVICE = CpuDevice(threads=2)
 DTYPES: list[np.dtype[Any]] = [np.dtype(np.float32), np.dtype(np.float64)]
 WIDTHS = (1, 3, 64, 65)
 COUNTS = (0, 1, 9, 40)  # of rows in a visit: none, fewer and more than are asked for ahead
 UPDATES = (1, 2, 7, 5000)
+BY_ROW = [name for name in OPTIMIZERS if variant(name).transforms.keys() <= set(TRANSFORMS_BY_ROW)]
 
 
 def moments(name: str, dtype: np.dtype[Any]) -> tuple[tuple[float, ...], Array]:
     """The scalars that all rows share, and a line of the others for each t in UPDATES."""
-    optimizer = expanded(name)
-    shared, varying = per_row(chain.program(optimizer))
-    now = [chain.moment(chain.numbers(optimizer), t=t, s=3, lr=0.01) for t in UPDATES]
+    its = variant(name)
+    shared, varying = per_row(chain.program(its.optimizer, its.transforms))
+    numbers = chain.numbers(its.optimizer, its.transforms)
+    now = [chain.moment(numbers, t=t, s=3, lr=0.01, norm=2.0) for t in UPDATES]
     lines = np.array([[scalar.evaluate(at) for scalar in varying.values()] for at in now])
     return shared.evaluate(now[0]), lines.astype(dtype)
 
@@ -49,9 +52,10 @@ def moved(
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", BY_ROW)
 def test_compiled_rows_get_the_reference_bits(name: str, dtype: np.dtype[Any]) -> None:
-    program = chain.program(expanded(name))
+    its = variant(name)
+    program = chain.program(its.optimizer, its.transforms)
     scalars, lines = moments(name, dtype)
     compiled, reference = LlvmRowKernel(program, dtype, DEVICE._crew), BlockedRowKernel(program, dtype)
     for width in WIDTHS:
@@ -67,7 +71,8 @@ def test_compiled_rows_get_the_reference_bits(name: str, dtype: np.dtype[Any]) -
 @pytest.mark.parametrize("make", [lambda p, d: LlvmRowKernel(p, d, DEVICE._crew), BlockedRowKernel])
 def test_a_row_gets_what_it_would_get_as_an_array_of_its_own(make: Any) -> None:
     name, width, dtype = "adam", 5, DTYPES[0]
-    program = chain.program(expanded(name))
+    its = variant(name)
+    program = chain.program(its.optimizer, its.transforms)
     scalars, lines = moments(name, dtype)
     tables = drawn(program, 12 * width, dtype)
     visit = visit_of(12, 7, width, lines, seed=1)

@@ -122,6 +122,17 @@ def test_noise_depends_on_the_entry_and_the_place_alone() -> None:
 # -- accumulation --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("error")
+def test_weights_that_add_up_beyond_float64_outlive_a_snapshot() -> None:
+    model = model_of({"w": f32(0), "b": f32(0, 0)}, optimizer=SGD, transforms={"accumulate": {"every": 4}})
+    for _ in range(3):
+        push(model, {"w": f32(1), "b": f32(1, 1)}, weight=1.7e308)
+    again = restored(model)
+    for each in (model, again):
+        assert push(each, {"w": f32(1)}, weight=1.0).fate == "applied"
+    assert same(weights_of(again), weights_of(model)) and np.isfinite(weights_of(model)["w"]).all()
+
+
 def test_the_mean_of_a_window_is_one_step() -> None:
     accumulating = model_of(VALUES, optimizer=ADAM, transforms={"accumulate": {"every": 4}})
     plain = model_of(VALUES, optimizer=ADAM)

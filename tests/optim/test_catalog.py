@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
@@ -175,3 +176,12 @@ def test_equations_read_like_the_papers() -> None:
 def test_an_unknown_rule_is_not_found() -> None:
     with pytest.raises(RuleNotFound, match="no optimizer rule 'adma'"):
         guide.describe("adma")
+
+
+def test_only_what_the_registries_bound_is_remembered_without_bound() -> None:
+    """Clients can think of specs without end, so what is made for one is forgotten some time."""
+    sources = Path(catalog.__file__).parents[1].rglob("*.py")
+    remembering = {
+        found for path in sources for found in re.findall(r"@cache\b.*\ndef (\w+)", path.read_text())
+    }
+    assert remembering == {"facts_of", "rule_facts", "accumulation"}

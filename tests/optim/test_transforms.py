@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
@@ -12,6 +13,8 @@ import pytest
 
 from gradledger_server.errors import InvalidSpec
 from gradledger_server.kernels.device import open_device
+from gradledger_server.kernels.operations import OPERATIONS
+from gradledger_server.kernels.tensor import Tensor
 from gradledger_server.optim import catalog, chain, guide, transform_spec, transforms
 from gradledger_server.optim.hyperparameters import Bounds
 from gradledger_server.optim.signatures import facts_of
@@ -65,6 +68,34 @@ def test_everything_is_explicit_and_in_the_order_it_is_applied() -> None:
         }
     )
     assert expand(expand(GIVEN)) == expand(GIVEN)
+
+
+@pytest.mark.parametrize("name", [name for name in GIVEN if name != "accumulate"])
+def test_around_a_rule_on_matrices_a_power_is_the_portable_one(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Untraced, a transform computes with numbers: with another power both ways change alike."""
+    monkeypatch.setitem(
+        OPERATIONS, "power", replace(OPERATIONS["power"], host=lambda base, exponent: base / (2 + exponent))
+    )
+    chosen = expand({name: GIVEN[name] | ({"start": "debiased"} if name == "ema" else {})})
+    optimizer = catalog.expand_optimizer({"rule": "sgd", "lr": 1.0}, where="optimizer")
+    g, device = np.array([0.3, -0.7]), open_device("cpu", compiled=False).host
+    traced = updated(g, {name: chosen[name]}, t=3, norm=2.0)
+    now = chain.moment(chain.numbers(optimizer, chosen), t=3, lr=1.0, norm=2.0)
+    tensors = [Tensor(values, device) for values in (np.zeros(2), g, *[np.full(2, 2.0)] * (len(traced) - 1))]
+    untraced = chain.untraced(optimizer, chosen)(*tensors, **now)
+    for mine, its in zip(traced, untraced, strict=True):
+        assert mine.tobytes() == its.values.tobytes()
+
+
+def test_noise_that_fades_at_once_is_gone_around_a_rule_on_matrices() -> None:
+    optimizer = catalog.expand_optimizer({"rule": "muon"}, where="optimizer")
+    chosen = expand({"noise": {"eta": 1.0, "gamma": 3e38}})
+    device = open_device("cpu", compiled=False).host
+    w, g, u, draw = (Tensor(np.ones((2, 2), np.float32), device) for _ in range(4))
+    now = chain.moment(chain.numbers(optimizer, chosen), t=2, s=1, lr=0.1)
+    assert np.isfinite(chain.untraced(optimizer, chosen)(w, g, u, draw, **now)[0].values).all()
 
 
 def test_the_order_is_the_documented_one() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from gradledger_server.errors import SequenceGap, StoreUnavailable
+from gradledger_server.machine import spec as specs
 from gradledger_server.replica import Answer, Cadence, Hot, Mailbox, Replica, Sender
 from gradledger_server.store.contract import Append, Outcome, Store
 from gradledger_server.store.memory import MemoryStore
@@ -245,3 +246,21 @@ def test_a_push_meant_for_a_model_made_anew_elsewhere_reaches_the_new_one(shape:
         assert answer.receipt.step == 1
 
     replica_story(story)
+
+
+def test_a_model_is_prepared_on_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Expanding 20,000 tensors takes seconds, and the event loop has others to serve."""
+    expanded_on: list[threading.Thread] = []
+
+    def expand(*asked: Any) -> specs.Spec:
+        expanded_on.append(threading.current_thread())
+        return specs_expand(*asked)
+
+    async def told() -> None:
+        async with Replica(MemoryStore(), NUMPY) as replica:
+            await replica.create("m", {"optimizer": {"rule": "sgd"}}, {"w": ((2,), "F32")}, None)
+
+    specs_expand = specs.expand
+    monkeypatch.setattr(specs, "expand", expand)
+    asyncio.run(told())
+    assert expanded_on and threading.main_thread() not in expanded_on

@@ -12,6 +12,7 @@ from gradledger_server.kernels import arrays, products, reductions
 from gradledger_server.kernels.arrays import Array
 from gradledger_server.kernels.blocked import BlockedKernel
 from gradledger_server.kernels.crew import Crew
+from gradledger_server.kernels.kept import KERNELS, Kept
 from gradledger_server.kernels.kernel import Kernel
 from gradledger_server.kernels.rows import BlockedRowKernel, RowKernel
 from gradledger_server.kernels.trace import Program
@@ -33,8 +34,8 @@ class CpuDevice:
     def __init__(self, *, threads: int | None = None, compiled: bool = True) -> None:
         self.compiled = compiled and _HAS_LLVM
         self._crew = Crew(threads)
-        self._kernels: dict[tuple[Program, np.dtype[Any]], Kernel] = {}
-        self._row_kernels: dict[tuple[Program, np.dtype[Any]], RowKernel] = {}
+        self._kernels = Kept(self._made, KERNELS)
+        self._row_kernels = Kept(self._made_for_rows, KERNELS)
         self._sums: dict[np.dtype[Any], SumOfSquares] = {}
         self._products: dict[np.dtype[Any], Product] = {}
         self._making = threading.Lock()
@@ -58,23 +59,17 @@ class CpuDevice:
         return arrays.empty(count, dtype)
 
     def kernel(self, program: Program, dtype: npt.DTypeLike) -> Kernel:
-        key = (program, np.dtype(dtype))
-        if key not in self._kernels:  # what is made already is not kept waiting by what is being made
-            with self._making:
-                if key not in self._kernels:
-                    made = LlvmKernel(*key, self._crew) if self.compiled else BlockedKernel(*key)
-                    self._kernels[key] = made
-        return self._kernels[key]
+        return self._kernels((program, np.dtype(dtype)))
+
+    def _made(self, key: tuple[Program, np.dtype[Any]]) -> Kernel:
+        return LlvmKernel(*key, self._crew) if self.compiled else BlockedKernel(*key)
 
     def row_kernel(self, program: Program, dtype: npt.DTypeLike) -> RowKernel:
         """The program for some rows of tables; compiled at first, then remembered."""
-        key = (program, np.dtype(dtype))
-        if key not in self._row_kernels:
-            with self._making:
-                if key not in self._row_kernels:
-                    made = LlvmRowKernel(*key, self._crew) if self.compiled else BlockedRowKernel(*key)
-                    self._row_kernels[key] = made
-        return self._row_kernels[key]
+        return self._row_kernels((program, np.dtype(dtype)))
+
+    def _made_for_rows(self, key: tuple[Program, np.dtype[Any]]) -> RowKernel:
+        return LlvmRowKernel(*key, self._crew) if self.compiled else BlockedRowKernel(*key)
 
     def sum_of_squares(self, array: Array) -> float:
         if not self.compiled:

@@ -10,7 +10,6 @@ sees what another has launched, and memory given back is not reused before its l
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -21,6 +20,7 @@ import numpy.typing as npt
 from gradledger_server.errors import DeviceFull, DeviceUnavailable
 from gradledger_server.kernels.arrays import require_fit, require_flat
 from gradledger_server.kernels.cpu import CpuDevice
+from gradledger_server.kernels.kept import KERNELS, Kept
 from gradledger_server.kernels.nvrtc import function
 from gradledger_server.kernels.operations import OPERATIONS
 from gradledger_server.kernels.reductions import BLOCK, LANES, ROWS, halve
@@ -116,8 +116,7 @@ class CudaDevice:
             hint = "Unset CUPY_CUDA_PER_THREAD_DEFAULT_STREAM: a model's arrays are used by several threads."
             raise DeviceUnavailable("CuPy gives every thread a stream of its own", hint=hint)
         self._cupy: Any = cupy
-        self._kernels: dict[tuple[Program, np.dtype[Any]], CudaKernel] = {}
-        self._making = threading.Lock()
+        self._kernels = Kept(self._made, KERNELS)
         self.host = CpuDevice()
 
     on_host = False  # whether arrays are NumPy's own
@@ -140,12 +139,10 @@ class CudaDevice:
             return self._cupy.empty(count, dtype)
 
     def kernel(self, program: Program, dtype: npt.DTypeLike) -> CudaKernel:
-        key = (program, np.dtype(dtype))
-        if key not in self._kernels:  # what is made already is not kept waiting by what is being made
-            with self._making:
-                if key not in self._kernels:
-                    self._kernels[key] = CudaKernel(self._cupy, *key)
-        return self._kernels[key]
+        return self._kernels((program, np.dtype(dtype)))
+
+    def _made(self, key: tuple[Program, np.dtype[Any]]) -> CudaKernel:
+        return CudaKernel(self._cupy, *key)
 
     def sum_of_squares(self, array: Any) -> float:
         """Added up where the array lies, in host memory by the CPU: the order is the same, so are the bits.

@@ -50,13 +50,7 @@ _WIDE = Context(prec=40, Emin=-9999, Emax=9999, traps=[])
 
 
 @lru_cache(maxsize=4096)  # the tensors of a model mostly share their t
-def power(base: float, exponent: float) -> float:
-    """`base ** exponent` for base >= 0, the same float64 on every machine.
-
-    IEEE 754 leaves pow to the C library, whose last bit depends on its version and on whether the processor
-    has FMA; a replica elsewhere must not differ by it. A result beyond float64 is inf or 0, never an
-    exception.
-    """
+def _power(base: float, exponent: float) -> float:
     if base == 0.0:
         return 1.0 if exponent == 0.0 else 0.0
     return float(_WIDE.power(Decimal(base), Decimal(exponent)))
@@ -183,7 +177,7 @@ OPERATIONS = {
             "{0} != 0 ? {1} : {2}",
         ),
         Operation("copy", float, np.positive, "bitcast {type} {0} to {type}", "{0}"),
-        Operation("power", power),
+        Operation("power", _power),
     )
 }
 
@@ -284,6 +278,16 @@ def call(operation: str, *operands: Any) -> Any:
 def sqrt(x: Value) -> Value:
     """The square root, correctly rounded on every backend."""
     return call("sqrt", x)  # type: ignore[no-any-return]
+
+
+def power(base: float, exponent: float) -> float:
+    """`base ** exponent` for base >= 0, the same float64 on every machine; of scalars alone.
+
+    IEEE 754 leaves pow to the C library, whose last bit depends on its version and on whether the processor
+    has FMA; a replica elsewhere must not differ by it. A result beyond float64 is inf or 0, never an
+    exception. Python's `**` is all of that on symbols only: what is also called with numbers says `power`.
+    """
+    return call("power", base, exponent)  # type: ignore[no-any-return]
 
 
 def sign(x: Value) -> Value:

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cache
+from functools import lru_cache
 
-from gradledger_server.kernels.trace import Program, Scalar
+from gradledger_server.kernels.trace import PROGRAMS_KEPT, Program, Scalar
 
 
-@cache  # a program is equal only to itself, and there are only so many
+@lru_cache(maxsize=PROGRAMS_KEPT)
 def per_row(program: Program) -> tuple[Program, Mapping[str, Scalar]]:
     """The program whose slots are followed by its t-dependent scalars, and those scalars by name."""
     by_row = {ref: x for ref, x in program.scalars.items() if isinstance(x, Scalar) and depends_on(x, "t")}

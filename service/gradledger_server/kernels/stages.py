@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from gradledger_server.kernels import reductions
 from gradledger_server.kernels.device import Array, Device
 from gradledger_server.kernels.operations import OPERATIONS
 from gradledger_server.kernels.scratch import Scratch
-from gradledger_server.kernels.trace import Norm, Program, Scalar, Step, norms_of
+from gradledger_server.kernels.trace import PROGRAMS_KEPT, Norm, Program, Scalar, Step, norms_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class StagedKernel:
         arrays[part.result][:] = self.device.to_device(np.ascontiguousarray(result).reshape(-1))
 
 
-@cache  # as many as there are traced rules with norms
+@lru_cache(maxsize=PROGRAMS_KEPT)
 def split(program: Program) -> tuple[Stage, ...]:
     """The program's stages; the last one writes the weight."""
     return _Splitter(program).stages()

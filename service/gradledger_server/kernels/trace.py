@@ -21,6 +21,9 @@ from typing import Any
 
 from gradledger_server.kernels.operations import OPERATIONS, Symbol
 
+PROGRAMS_KEPT = 512
+"""So many programs, 100 KB each, are remembered: clients can think of specs without end."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scalar(Symbol):

@@ -20,6 +20,8 @@ from gradledger_server.machine.gradient import Run, Stretch, cut
 from gradledger_server.machine.layout import Layout
 from gradledger_server.optim import chain
 
+_MOST = np.finfo(np.float64).max
+
 
 class Accumulation:
     """`means` lie like the parameters, in arenas; `weights[i]` is what tensor i's mean stands for so far."""
@@ -35,8 +37,9 @@ class Accumulation:
         """Takes a push into the window."""
         for stretch in gradient:
             run, values = stretch.run, self._device.to_device(stretch.values)
-            with np.errstate(over="ignore"):
-                self.weights[run.first : run.last] += weight
+            weights = self.weights[run.first : run.last]
+            with np.errstate(over="ignore"):  # an infinite weight is no fact that JSON could keep
+                np.minimum(weights + weight, _MOST, out=weights)
             for part in cut(self._layout, run, self.weights):
                 mean = self.means[run.arena][part.start : part.stop]
                 brought = values[part.start - run.start : part.stop - run.start]

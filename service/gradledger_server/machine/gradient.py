@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Protocol
@@ -129,8 +129,8 @@ def length(gradient: Gradient, reducer: Reducer) -> float:
     total = sum(reducer.sum_of_squares(stretch.values) for stretch in gradient)
     if math.isfinite(total):
         return math.sqrt(total)
-    there = [Stretch(stretch.run, reducer.at_home(stretch.values)) for stretch in gradient]
-    finite = all(np.isfinite(stretch.values).all() for stretch in there)
+    there = [replace(part, values=reducer.at_home(part.values)) for part in gradient]
+    finite = all(np.isfinite(part.values).all() for part in there)
     return _scaled_norm(there, reducer) if finite else math.inf
 
 

@@ -10,11 +10,11 @@ is known only when an update is made (`moment`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from gradledger_server.kernels.operations import Value
-from gradledger_server.kernels.trace import Program, trace
+from gradledger_server.kernels.trace import PROGRAMS_KEPT, Program, trace
 from gradledger_server.optim import catalog
 from gradledger_server.optim.catalog import RULES, Optimizer, rule_facts
 from gradledger_server.optim.matrices import Shape
@@ -36,9 +36,8 @@ Known = tuple[tuple[str, Setting], ...]
 
 
 def program(optimizer: Optimizer, transforms: Transforms = NONE) -> Program:
-    """The traced chain of an expanded spec: the very same object for equal choices and equal zeros.
-
-    There are only so many of those, so they are all remembered.
+    """The traced chain of an expanded spec: the very same object for equal choices and equal zeros, as long
+    as it is remembered.
     """
     rule = str(optimizer["rule"])
     settings = {name: optimizer[name] for name in _passed(rule_facts(rule))} | _settings(transforms)
@@ -109,7 +108,7 @@ def accumulation() -> Program:
     )
 
 
-@cache
+@lru_cache(maxsize=PROGRAMS_KEPT)
 def traced(rule: str, known: Known, names: tuple[str, ...] = ()) -> Program:
     """The rule with these settings known and these transforms around it; everything else is a symbol."""
     facts, settled = rule_facts(rule), dict(known)

@@ -33,7 +33,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
-from gradledger_server.kernels.operations import Value, maximum, minimum, on_host, sqrt, where
+from gradledger_server.kernels.operations import Value, maximum, minimum, on_host, power, sqrt, where
 from gradledger_server.optim.hyperparameters import Bounds, NonNegative, Rate
 from gradledger_server.optim.whole_transforms import agc, centralize, clip_norm
 
@@ -112,7 +112,7 @@ def noise(
     Use: deep or badly initialised networks stuck in flat places or saddles; with well-tuned mini-batches it
     seldom helps.
     """
-    return g + sqrt(eta / (1 + s) ** gamma) * draw
+    return g + sqrt(eta / power(1 + s, gamma)) * draw
 
 
 def lookahead(
@@ -156,7 +156,7 @@ def ema(
     """
     past = where(t > 1, ema, w if start in ("first", "debiased") else before)
     if start == "debiased":
-        return w, past + (1 - decay) / (1 - decay**t) * (w - past)
+        return w, past + (1 - decay) / (1 - power(decay, t)) * (w - past)
     kept = minimum(decay, (1 + t) / (10 + t)) if start == "warmup" else decay
     return w, past + (1 - kept) * (w - past)
 

@@ -6,11 +6,11 @@ A view is elementwise: `program` traces it over the same arrays as the chain, so
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 from gradledger_server.kernels.operations import Value
-from gradledger_server.kernels.trace import Program, trace
+from gradledger_server.kernels.trace import PROGRAMS_KEPT, Program, trace
 from gradledger_server.optim import chain
 from gradledger_server.optim.catalog import Optimizer
 from gradledger_server.optim.rules import VIEWS
@@ -40,7 +40,7 @@ def settings(view: str, optimizer: Optimizer) -> dict[str, Setting]:
     return {} if function is None else {name: optimizer[name] for name in facts_of(function).hyperparameters}
 
 
-@cache
+@lru_cache(maxsize=PROGRAMS_KEPT)
 def _traced(view: str, rule: str, slots: tuple[str, ...]) -> Program:
     function = _function(view, rule)
 
