@@ -37,6 +37,7 @@ class Promises:
         self._signs_of_life: dict[str, int] = {}  # of each worker the latest time in an entry
         self._joined: set[str] = set()
         self._closed: int | None = None  # the round that was closed last
+        self._ended: int | None = None  # and the one that made the latest step
 
     def watch(self, replica: Replica) -> None:
         """From now on the replica is compared after every entry it plays."""
@@ -58,6 +59,8 @@ class Promises:
         self.observer.catch_up(offset)
         self._glances[offset] = glance(model)
         assert model.held.keys() == {push.offset for push in model.rounds.waiting}
+        if isinstance(entry, Push | Join) and (worker := entry.worker or "") in model.rounds.members:
+            self._signs_of_life[worker] = max(self._signs_of_life.get(worker, 0), entry.at_ms)
         assert all(worker in model.rounds.members for worker in self._joined), "a member is forgotten"
         settled = self._newly_settled()
         by_step: dict[int, list[Receipt]] = defaultdict(list)
@@ -66,6 +69,7 @@ class Promises:
         passed_over = by_step.pop(0, [])
         assert sorted(by_step) == list(range(step + 1, model.step + 1)), "every step has its pushes"
         for number in sorted(by_step):
+            self._require_one_round(by_step[number])
             if number == step + 1 and not isinstance(entry, Configure):  # a change may come at this very edge
                 self._require_fit(policy, by_step[number], entry, before, gone)
         lines = [
@@ -77,14 +81,11 @@ class Promises:
         """Time-outs are logged once and not too soon, and nobody loses its place who gave a sign of life."""
         rounds = self.observer.model.rounds
         match entry:
-            case Push() | Join():
-                worker = entry.worker or ""
-                self._signs_of_life[worker] = max(self._signs_of_life.get(worker, 0), entry.at_ms)
-                if isinstance(entry, Join):
-                    self._joined.add(worker)
+            case Join():
+                self._joined.add(entry.worker)
             case Leave():
                 assert entry.worker in rounds.members, "nobody leaves twice"
-                silent_ms = entry.at_ms - self._signs_of_life[entry.worker]
+                silent_ms = entry.at_ms - self._signs_of_life.pop(entry.worker)
                 assert entry.reason == "left" or silent_ms > rounds.policy.lease_ms, "its lease still runs"
                 self._joined.discard(entry.worker)
             case Close():
@@ -94,6 +95,13 @@ class Promises:
                 enough = (rounds.policy.quorum or 1) if entry.reason == "grace" else 1
                 assert len(patient) >= enough, "it is closed too soon"
                 self._closed = entry.round
+
+    def _require_one_round(self, group: list[Receipt]) -> None:
+        """A step that pushes make together ends a round of its own."""
+        (ended,) = {receipt.round for receipt in group}
+        if ended is not None:
+            assert self._ended is None or ended > self._ended, "two steps in one round"
+            self._ended = ended
 
     def _newly_settled(self) -> list[Receipt]:
         settled = []

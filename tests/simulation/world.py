@@ -7,6 +7,7 @@ mode. `World(seed).run()` raises Broken with the whole story if one of the promi
 
 from __future__ import annotations
 
+import contextlib
 import random
 from dataclasses import dataclass, field
 from typing import Any
@@ -104,7 +105,8 @@ class World:
             self.promises.require_no_hanging(self.now_ms, 0)
             self._require_one_truth()
         except Exception as broken:
-            self._listen()
+            with contextlib.suppress(AssertionError):  # the story up to the end
+                self._listen()
             last = [f"{type(broken).__name__}: {broken}", f"reproduce with {reproduction(self.seed)}"]
             raise Broken("\n".join([f"seed {self.seed}", *self.story, *last])) from broken
 
