@@ -14,7 +14,7 @@
         │   │             NonFinite, SequenceReused
         │   └── TooManyRequests          retried
         ├── ServiceUnavailable           retried
-        │   ├── StoreUnavailable         retried
+        │   ├── StoreUnavailable, TooManyStreams    retried
         │   └── StoreFull, DeviceFull, ModelQuarantined   not retried: waiting does not mend them
         └── Internal                     something broke in the service
 
@@ -231,6 +231,10 @@ class TooManyRequests(Refused):
 class ServiceUnavailable(Problem):
     slug = "unavailable"
     transient = True
+
+
+class TooManyStreams(ServiceUnavailable):
+    pass
 
 
 class StoreUnavailable(ServiceUnavailable):
