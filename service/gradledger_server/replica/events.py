@@ -19,7 +19,7 @@ import itertools
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from gradledger_server.entries import Close, Configure, Create, Entry, Join, Leave, Metric, Push, Upload
@@ -29,6 +29,8 @@ from gradledger_server.machine.receipts import Receipt
 HELD = 8192  # events and gradients named in them, together
 GRADIENTS_NAMED = 1024  # in one event; a round may have more
 
+NOTHING: Mapping[str, Any] = {}
+Happened = tuple[str, Mapping[str, Any], tuple[Receipt, ...]]
 _ID = re.compile(r"([0-9]{1,16})(?:\.([0-9]{1,6}))?")
 
 
@@ -52,27 +54,30 @@ class Place(NamedTuple):
         return cls(int(found[1]), -int(found[2] or 0)) if found else None
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One thing that happened. The receipts are told only when somebody listens."""
+class Event(NamedTuple):
+    """One thing that happened. What it says is put into words only when somebody listens."""
 
     kind: str
     place: Place
     at_ms: int | None
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = NOTHING
     receipts: tuple[Receipt, ...] = ()
 
     def told(self) -> dict[str, Any]:
         """As JSON."""
         told = {"offset": self.place.offset, "at_ms": self.at_ms, **self.facts}
         if self.kind == "step":
+            first = self.receipts[0]
+            told |= {
+                "step": first.step,
+                "lr": first.lr,
+                "clip_factor": first.clip_factor,
+                "round": first.round,
+            }
             told["gradients"] = [_gradient(receipt) for receipt in self.receipts[:GRADIENTS_NAMED]]
         elif self.receipts:
             told |= _gradient(self.receipts[0])
         return told
-
-
-Happened = tuple[str, Mapping[str, Any], tuple[Receipt, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +129,7 @@ class Ring:
         return list(behind)[::-1][:most], False
 
 
-@dataclass(frozen=True, slots=True)
-class Before:
+class Before(NamedTuple):
     """What has to be known from before an entry to tell what it did."""
 
     spec: Mapping[str, Any]
@@ -139,6 +143,11 @@ def before(model: Model, entry: Entry) -> Before:
 
 def told(model: Model, offset: int, entry: Entry, was: Before) -> Iterator[Event]:
     """What the entry at `offset`, which the model has just applied, did."""
+    if isinstance(entry, Push) and len(model.fates) == 1:  # nearly always, and soon said
+        ((_, receipt),) = model.fates.items()
+        if receipt.fate == "applied" and was.member == (entry.worker in model.rounds.members):
+            yield Event("step", Place(offset), entry.at_ms, NOTHING, (receipt,))
+            return
     happened = [*_itself(model, entry, was), *_fates(model, entry)]
     for number, (kind, facts, receipts) in enumerate(happened, 1 - len(happened)):
         yield Event(kind, Place(offset, number), entry.at_ms, facts, receipts)
@@ -148,13 +157,12 @@ def _fates(model: Model, entry: Entry) -> Iterator[Happened]:
     steps: dict[int, list[Receipt]] = {}
     for receipt in model.fates.values():
         if receipt.lr is None:  # it made no step
-            yield receipt.fate, {}, (receipt,)
+            yield receipt.fate, NOTHING, (receipt,)
         else:
             steps.setdefault(receipt.step, []).append(receipt)
     for step, receipts in sorted(steps.items()):
         first = receipts[0]
-        made = {"step": step, "lr": first.lr, "clip_factor": first.clip_factor, "round": first.round}
-        yield "step", made, tuple(receipts)
+        yield "step", NOTHING, tuple(receipts)
         if first.round is not None:
             yield "round", _round(first.round, step, receipts, entry), ()
         for receipt in receipts:
