@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from gradledger_server.api.events import MOST_STREAMS
+from gradledger_server.api.events import LOOK_S, MOST_STREAMS
 from tests.api.listening import listening
 from tests.api.talk import SGD, Model, refused
 
@@ -35,6 +35,19 @@ def test_steps_are_told_as_they_happen(new: Model) -> None:
                     "grad_norm": 2.0,
                 }
             ]
+
+
+def test_they_are_told_at_once_and_not_at_the_next_look(new: Model) -> None:
+    new.create(START)
+    took_s = []
+    with listening(new.service, new.name) as stream:
+        for _ in range(3):
+            time.sleep(LOOK_S / 5)  # the stream is asleep again
+            began = time.monotonic()
+            new.push({"w": [1.0]})
+            stream.until("step")
+            took_s.append(time.monotonic() - began)
+    assert min(took_s) < LOOK_S / 4
 
 
 def test_a_stream_goes_on_where_it_ended(new: Model) -> None:

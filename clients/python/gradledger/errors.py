@@ -8,7 +8,8 @@
         │   ├── MalformedBody, MalformedRequest
         │   ├── NotFound ─ ModelNotFound, TensorNotFound, ViewNotFound, RuleNotFound
         │   ├── MethodNotAllowed, NotAcceptable
-        │   ├── Conflict ─ ModelExists, ParametersMissing, SequenceGap
+        │   ├── Conflict ─ ModelExists, ParametersMissing, NoPlateau, SequenceGap, StaleGradient,
+        │   │              NotAMember, WorkerAhead
         │   ├── LengthRequired, PreconditionFailed, BodyTooLarge, UnsupportedMediaType
         │   ├── Invalid ─ InvalidSpec, InvalidName, UnknownTensor, WrongShape, WrongDtype, WrongRows,
         │   │             NonFinite, SequenceReused
