@@ -36,6 +36,7 @@
     │       ├── NonFinite
     │       └── SequenceReused      same (worker, sequence) or key, other body
     ├── Unavailable                 the request may be right; try again
+    │   ├── TooManyStreams          503  of events, from one model
     │   ├── StoreUnavailable        503  the server holding the log does not answer
     │   ├── StoreFull               507  the server refuses writes for want of memory
     │   ├── DeviceFull              507  the GPU has no memory left
@@ -230,6 +231,12 @@ class SequenceReused(Invalid):
 class Unavailable(GradledgerError):
     problem, title, status = "unavailable", "Not now", 503
     retry_after_s: ClassVar[int] = 1
+
+
+class TooManyStreams(Unavailable):
+    problem, title = "too-many-streams", "The model's events are watched by as many as this replica serves"
+    hint = "Close a stream, or ask another replica."
+    retry_after_s = 5
 
 
 class StoreUnavailable(Unavailable):

@@ -3,13 +3,15 @@
     model = Client().create("demo", {"w": w}, optimizer={"rule": "adam", "lr": 1e-3})
     params, receipt = model.push({"w": gradient})
 
-Reading order: `client.py`, `model.py`, `worker.py` (how a push counts once), `transport.py` (retries),
-`tensors.py` (the bytes), `rows.py` (tables), `receipt.py`, `errors.py` (every way to fail).
+Reading order: `client.py`, `model.py`, `worker.py` (how a push counts once), `membership.py` (leases),
+`transport.py` (retries), `tensors.py` (the bytes), `rows.py` (tables), `receipt.py`,
+`errors.py` (every way to fail).
 """
 
 from gradledger import errors
 from gradledger.client import Client
 from gradledger.errors import ConnectionFailed, GradledgerError, Problem
+from gradledger.membership import Membership
 from gradledger.model import Model
 from gradledger.receipt import Receipt
 from gradledger.rows import Rows, Table
@@ -20,6 +22,7 @@ __all__ = [
     "Client",
     "ConnectionFailed",
     "GradledgerError",
+    "Membership",
     "Model",
     "Params",
     "Problem",

@@ -8,13 +8,14 @@
         │   ├── MalformedBody, MalformedRequest
         │   ├── NotFound ─ ModelNotFound, TensorNotFound, ViewNotFound, RuleNotFound
         │   ├── MethodNotAllowed, NotAcceptable
-        │   ├── Conflict ─ ModelExists, ParametersMissing, SequenceGap
+        │   ├── Conflict ─ ModelExists, ParametersMissing, NoPlateau, SequenceGap, StaleGradient,
+        │   │              NotAMember, WorkerAhead
         │   ├── LengthRequired, PreconditionFailed, BodyTooLarge, UnsupportedMediaType
         │   ├── Invalid ─ InvalidSpec, InvalidName, UnknownTensor, WrongShape, WrongDtype, WrongRows,
         │   │             NonFinite, SequenceReused
         │   └── TooManyRequests          retried
         ├── ServiceUnavailable           retried
-        │   ├── StoreUnavailable         retried
+        │   ├── StoreUnavailable, TooManyStreams    retried
         │   └── StoreFull, DeviceFull, ModelQuarantined   not retried: waiting does not mend them
         └── Internal                     something broke in the service
 
@@ -231,6 +232,10 @@ class TooManyRequests(Refused):
 class ServiceUnavailable(Problem):
     slug = "unavailable"
     transient = True
+
+
+class TooManyStreams(ServiceUnavailable):
+    pass
 
 
 class StoreUnavailable(ServiceUnavailable):

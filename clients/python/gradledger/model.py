@@ -15,12 +15,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from gradledger import tensors
 from gradledger.errors import MalformedAnswer, ModelNotFound, ParametersMissing, PreconditionFailed
+from gradledger.membership import Membership
 from gradledger.receipt import Receipt
 from gradledger.rows import Rows, joined, spread
 from gradledger.tensors import Params
 from gradledger.transport import Answer, Body, Transport
 from gradledger.worker import Worker
 
+ACCEPTED = 202  # the push waits for others
 TRAIN = "train"  # the view that gradients are computed at
 Gradients = Mapping[str, ArrayLike | Rows]
 
@@ -59,29 +61,67 @@ class Model:
         """The step of the newest parameters seen here, None before the first."""
         return None if self._seen is None else self._seen.step
 
+    def join(self, worker: str | None = None, *, heartbeat: bool = False) -> Membership:
+        """Makes the worker a member: from the round's edge on the others wait for it, and it for them.
+
+        `worker` is the name its pushes carry from here on, by default the one they had. Every push renews
+        the lease; with `heartbeat` it is renewed in the background as well. Joining again is harmless.
+        """
+        with self._pushing:
+            membership = Membership(self._transport, self._path, worker or self.worker)
+            self._worker.take(membership.worker, membership.next_sequence - 1)
+        if heartbeat:
+            membership.keep_alive()
+        return membership
+
     def push(
-        self, grads: Gradients, *, base: int | None = None, weight: float = 1.0
+        self, grads: Gradients, *, base: int | None = None, weight: float = 1.0, wait_s: float = 0.0
     ) -> tuple[Params, Receipt]:
         """Sends gradients (F16, BF16, F32 or F64, of the parameters' shapes) and answers the new parameters.
+
+        Where pushes wait for each other, `wait_s` is how long the service may hold the answer until this one
+        has counted (it holds none for more than a minute). If it still waits then, the receipt's fate is
+        "waiting", the parameters are the newest seen, and `fate` tells later what became of it: the push is
+        in the log and must not be made again.
 
         A table's gradient is `Rows`, and its answer holds the rows that were touched, as `Rows` too.
         `base` is the step the gradients were computed at, by default that of the newest parameters seen here;
         threads that share a model should say it. The gradients must not be changed until this returns.
-        Raises the service's refusals (NonFinite, WrongShape, …), and ConnectionFailed when no answer came in
-        the time allowed for retries; the push may then have counted.
+        Raises the service's refusals: NonFinite, WrongShape, …; NotAMember if the worker has not joined or
+        its lease ran out, WorkerAhead while its last push still waits, StaleGradient if `base` is too far
+        back. Raises ConnectionFailed when no answer came in the time allowed for retries; the push may then
+        have counted.
         """
-        answer = self._push(grads, base, weight, {"Accept": tensors.MEDIA_TYPE})
+        answer = self._push(grads, base, weight, {"Accept": tensors.MEDIA_TYPE}, wait_s)
+        if answer.status == ACCEPTED:
+            return self._newest(), _receipt_in(answer)
         try:
             receipt = json.loads(answer.headers["Receipt"])
         except (KeyError, ValueError) as error:
             raise MalformedAnswer("the answer to a push has no readable Receipt header") from error
         return self._see(answer), Receipt.from_json(receipt)
 
-    def push_only(self, grads: Gradients, *, base: int | None = None, weight: float = 1.0) -> Receipt:
+    def push_only(
+        self, grads: Gradients, *, base: int | None = None, weight: float = 1.0, wait_s: float = 0.0
+    ) -> Receipt:
         """Like `push`, without bringing the new parameters back: for when they are not needed yet."""
         headers = {"Accept": "application/json", "Prefer": "return=minimal"}
-        answered = self._push(grads, base, weight, headers).json()
-        return Receipt.from_json(answered["receipt"])
+        return _receipt_in(self._push(grads, base, weight, headers, wait_s))
+
+    def fate(self, sequence: int, *, worker: str | None = None, wait_s: float = 0.0) -> Receipt:
+        """What became of a push, of this worker or of another one; after at most `wait_s` if it waits.
+
+        Raises ReceiptNotFound if it never arrived, or is not among the worker's latest 64.
+        """
+        name = quote(self.worker if worker is None else worker, safe="")
+        answer = self._transport.send(
+            "GET", f"{self._path}/receipts/{name}/{sequence}", headers=_patience({}, wait_s), wait_s=wait_s
+        )
+        return Receipt.from_json(answer.json())
+
+    def workers(self) -> dict[str, Any]:
+        """Who takes part, {"workers": […], "round": {…}}: each one's standing, and who waits in the round."""
+        return dict(self._transport.send("GET", f"{self._path}/workers").json())
 
     def pull(self, *, wait_s: float = 0.0, view: str = TRAIN) -> Params:
         """The current parameters; if they are those seen last, nothing is transferred.
@@ -94,11 +134,13 @@ class Model:
         seen, headers = self._seen if view == TRAIN else self._views.get(view), {"Accept": tensors.MEDIA_TYPE}
         if seen is not None:
             headers["If-None-Match"] = seen.etag
-        if wait_s:
-            headers["Prefer"] = f"wait={ceil(wait_s)}"  # whole seconds
         query = {} if view == TRAIN else {"view": view}
         answer = self._transport.send(
-            "GET", f"{self._path}/parameters", query=query, headers=headers, wait_s=wait_s
+            "GET",
+            f"{self._path}/parameters",
+            query=query,
+            headers=_patience(headers, wait_s),
+            wait_s=wait_s,
         )
         if answer.status == 304 and seen is not None:
             return dict(seen.params)
@@ -160,7 +202,9 @@ class Model:
                 )
             self.pull()
 
-    def _push(self, grads: Gradients, base: int | None, weight: float, headers: Mapping[str, str]) -> Answer:
+    def _push(
+        self, grads: Gradients, base: int | None, weight: float, headers: Mapping[str, str], wait_s: float
+    ) -> Answer:
         with self._pushing:
             seen = self._seen
             if base is None and seen is not None:
@@ -175,7 +219,12 @@ class Model:
                 query["base"] = base
             try:
                 answer = self._transport.send(
-                    "POST", f"{self._path}/gradients", query=query, headers=headers, body=body
+                    "POST",
+                    f"{self._path}/gradients",
+                    query=query,
+                    headers=_patience(headers, wait_s),
+                    body=body,
+                    wait_s=wait_s,
                 )
             except BaseException:
                 self._worker.doubt()
@@ -184,8 +233,13 @@ class Model:
             return answer
 
     def _last_sequence(self, worker: str) -> int:
-        listed = self._transport.send("GET", f"{self._path}/workers").json()["workers"]
+        listed = self.workers()["workers"]
         return next((int(each["sequence"]) for each in listed if each["worker"] == worker), 0)
+
+    def _newest(self) -> Params:
+        """The parameters seen last, pulled if there are none."""
+        seen = self._seen
+        return self.pull() if seen is None else dict(seen.params)
 
     def _see(self, answer: Answer, view: str = TRAIN) -> Params:
         """Remembers the answer's parameters if no newer ones were seen."""
@@ -201,6 +255,20 @@ class Model:
             if known is None or _epoch(known) != _epoch(seen) or known.step <= seen.step:
                 self._seen = seen
         return params
+
+
+def _patience(headers: Mapping[str, str], wait_s: float) -> dict[str, str]:
+    """The headers, with how long the service may take; it counts whole seconds."""
+    preferred = [headers[name] for name in ("Prefer",) if name in headers]
+    wished = [*preferred, f"wait={ceil(wait_s)}"] if wait_s else preferred
+    return {**headers, "Prefer": ", ".join(wished)} if wished else dict(headers)
+
+
+def _receipt_in(answer: Answer) -> Receipt:
+    members = answer.json()
+    if not isinstance(members, dict) or "receipt" not in members:
+        raise MalformedAnswer(f"the answer to a push has no receipt: {members!r}")
+    return Receipt.from_json(members["receipt"])
 
 
 def _epoch(seen: _Seen) -> str:

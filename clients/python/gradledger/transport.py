@@ -98,14 +98,16 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         body: Body | None = None,
         wait_s: float = 0.0,
+        retry_for_s: float | None = None,
     ) -> Answer:
         """Answers 2xx and 304; raises the typed error for everything else.
 
-        `wait_s` is how long the service was asked to take its time. No try begins later than `retry_for_s`
-        after the first.
+        `wait_s` is how long the service was asked to take its time. No try begins later than that and
+        `retry_for_s` (by default the transport's) after the first.
         """
         target = path + ("?" + urlencode(query) if query else "")
-        last_start = time.monotonic() + self._retry_for_s
+        patience_s = self._retry_for_s if retry_for_s is None else retry_for_s
+        last_start = time.monotonic() + wait_s + patience_s
         for tries in count(1):
             try:
                 return self._try(method, target, headers or {}, body, wait_s, tries)

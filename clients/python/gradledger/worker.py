@@ -34,6 +34,12 @@ class Worker:
             self._last = ask(self.name)
         return self._last + 1
 
+    def take(self, name: str, last: int) -> None:
+        """Pushes carry this name from here on; `last` is the sequence the service saw last."""
+        if name != self.name:
+            self._given = name
+        self.name, self._last, self._pid = name, last, os.getpid()
+
     def settle(self, sequence: int) -> None:
         """A receipt came for `sequence`."""
         self._last = sequence

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 from gradledger_server import __version__
 from gradledger_server.api import (
     documents,
+    events,
     gradients,
     ledger,
     metrics,
@@ -41,6 +42,7 @@ ROUTERS = (
     rows,
     state,
     ledger,
+    events,
     metrics,
     optimizers,
     schedules,

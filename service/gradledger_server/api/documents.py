@@ -171,6 +171,9 @@ WAITING = _json(_ref("Receipt"), "The push waits for others; Location tells its 
 RECEIPT = _json(_ref("Receipt"), "The fate of the push")
 TENSORS: dict[int | str, Document] = {200: {"description": "The whole state", "content": _BINARY}}
 ENTRIES = _list_of("entries", next_after=_maybe("integer"), offset=_INTEGER, saved_offset=_INTEGER)
+EVENTS: dict[int | str, Document] = {
+    200: {"description": "The stream", "content": {"text/event-stream": {"schema": _STRING}}}
+}
 WORKERS = _list_of("workers", round=_ANY_OBJECT)
 WORKER = _json(_ANY_OBJECT, "The worker, and the sequence its next push must carry")
 LEFT: dict[int | str, Document] = {204: {"description": "Nobody waits for the worker any more"}}
@@ -201,6 +204,7 @@ PROBLEM_TYPE = _json(
 _HEADERS = {
     "If-Match": "Only if the model is still at this version: an ETag, or `*`.",
     "If-None-Match": "ETags the client has; the present one answers 304.",
+    "Last-Event-ID": "The id of the last event heard: the stream goes on behind it.",
     "Idempotency-Key": "Names a push without a worker: 1 to 255 visible ASCII characters.",
 }
 RETURN = "`return=minimal` answers the receipt alone."

@@ -51,6 +51,7 @@ def apply(model: Model, offset: int, entry: Entry, gradient: Gradient | None = N
     `gradient` is the push already gathered, if the caller has it. Entries are valid by the time they are
     logged, so nothing here is refused.
     """
+    model.fates.clear()
     model.receipts.forget(offset - 1)
     model.metrics.forget(offset - 1)
     match entry:

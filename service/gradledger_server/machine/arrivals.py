@@ -180,6 +180,7 @@ def _name(push: Push, offset: int) -> tuple[str, int]:
 
 
 def _note(model: Model, push: Push, receipt: Receipt) -> None:
+    model.fates[receipt.offset] = receipt
     if (identity := identity_of(push)) is not None:
         model.receipts.note(identity, push.digest, receipt)
 

@@ -12,7 +12,7 @@ from gradledger_server.machine import spec as specs
 from gradledger_server.machine.accumulation import Accumulation
 from gradledger_server.machine.gradient import Gradient
 from gradledger_server.machine.metrics import MetricReceipts, Watches, carried
-from gradledger_server.machine.receipts import Receipts
+from gradledger_server.machine.receipts import Receipt, Receipts
 from gradledger_server.machine.slots import SlotPlaces
 from gradledger_server.machine.staleness import Past
 from gradledger_server.machine.step import Step
@@ -30,7 +30,8 @@ class Model:
     `updates[i]` counts the updates of tensor i in wire order (its t); `step` counts the model's;
     `missing` names the tensors that have no values yet. `origin` tells this creation from any other;
     `uploaded` is the digest of the values as uploaded while no push has moved them. `watches` are what
-    plateau schedules have seen, by group.
+    plateau schedules have seen, by group. `fates` are the receipts that the latest entry gave or changed, by
+    the offset of their push.
     """
 
     def __init__(self, expanded: Json, origin: str, device: Device, blocks: Blocks) -> None:
@@ -68,6 +69,7 @@ class Model:
         self.missing = {place.tensor.name for place in self.layout.places}
         self.missing |= {name for name, table in self.layout.tables.items() if table.initial is None}
         self.receipts = Receipts()
+        self.fates: dict[int, Receipt] = {}
         self.metrics = MetricReceipts()
 
     def configure(self, spec: specs.Spec) -> None:

@@ -4,6 +4,7 @@ from gradledger_server.machine.receipts import Receipt
 from gradledger_server.machine.views import TRAIN
 from gradledger_server.replica import roster
 from gradledger_server.replica.draft import Sender
+from gradledger_server.replica.events import News, Place
 from gradledger_server.replica.hot import Answer, Hot
 from gradledger_server.replica.mailbox import Mailbox
 from gradledger_server.replica.metrics import Reported, plateaus
@@ -17,6 +18,8 @@ __all__ = [
     "Cadence",
     "Hot",
     "Mailbox",
+    "News",
+    "Place",
     "Published",
     "Receipt",
     "Replica",

@@ -31,6 +31,7 @@ from gradledger_server.machine.model import Model
 from gradledger_server.machine.receipts import Receipt
 from gradledger_server.machine.row_gradient import Rows
 from gradledger_server.replica.draft import Draft
+from gradledger_server.replica.events import News, Place
 from gradledger_server.replica.playback import Own, Playback
 from gradledger_server.replica.published import Published, TableRows, touched_rows
 from gradledger_server.store.contract import (
@@ -120,6 +121,15 @@ class Hot:
             except Trimmed:  # a snapshot was published in between, and holds what was asked for
                 return []
             return [self._facts(item) for item in logged[:limit]]
+
+    def news(self, after: Place | None, most: int) -> News:
+        """What happened behind a place, wherever it was appended; nothing yet if None. Also its new end."""
+        with self.lock:
+            self._catch_up()
+            ring = self.playback.ring
+            found, lost = ring.after(ring.end if after is None else after, most)
+            until = found[-1].place if found else ring.end
+            return News(found, until, lost, self.model.step)
 
     def commit(self, drafts: Sequence[Draft]) -> list[Answer | GradledgerError]:
         """Appends the drafts in one round trip, applies them in log order, and answers each.

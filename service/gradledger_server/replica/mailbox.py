@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from gradledger_server.errors import GradledgerError, ModelNotFound
 from gradledger_server.machine.receipts import Receipt
 from gradledger_server.replica.draft import Draft
+from gradledger_server.replica.events import News, Place
 from gradledger_server.replica.hot import Answer, Hot
 from gradledger_server.replica.published import Published
 
@@ -34,6 +35,9 @@ class Mailbox:
         self._looks: list[asyncio.Future[Published]] = []
         self._draining: asyncio.Task[None] | None = None
         self._stepped = asyncio.Event()
+        self._played = asyncio.Event()
+        self._heard = self._cursors
+        self.streams = 0  # of events, to clients
         self._watchers = 0  # requests that wait for news, also from other replicas
         self._watch: asyncio.Task[None] | None = None
         self._alarm: asyncio.TimerHandle | None = None
@@ -94,6 +98,20 @@ class Mailbox:
                 found = await self.run(lambda hot: hot.receipt(worker, sequence))
                 if found.fate != WAITING or not await _before(deadline, stepped):
                     return found
+
+    async def news(self, after: Place | None, most: int, wait_s: float) -> News:
+        """What happened behind a place, as soon as there is something, or nothing after `wait_s`."""
+        deadline = asyncio.get_running_loop().time() + wait_s
+        with self._listening():
+            while True:
+                played = self._played
+                news = await self.run(lambda hot: hot.news(after, most))
+                if news.events or news.lost or not await _before(deadline, played):
+                    return news
+
+    @property
+    def _cursors(self) -> tuple[int, int]:
+        return self.hot.playback.applied, self.hot.playback.saved
 
     @contextmanager
     def _listening(self) -> Iterator[None]:
@@ -192,6 +210,10 @@ class Mailbox:
 
     def _announce(self, before: Published) -> None:
         self._set_alarm()
+        if self._heard != self._cursors:
+            self._heard = self._cursors
+            self._played.set()
+            self._played = asyncio.Event()
         if self.hot.published is not before:
             self.stepped_at = asyncio.get_running_loop().time()
             self._stepped.set()

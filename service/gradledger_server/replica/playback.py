@@ -10,13 +10,14 @@ import hashlib
 from collections.abc import Mapping
 
 from gradledger_server.blocks import Blocks
-from gradledger_server.entries import Create, Logged
+from gradledger_server.entries import Create, Entry, Logged
 from gradledger_server.errors import ModelNotFound, ModelQuarantined
 from gradledger_server.kernels.device import Device
 from gradledger_server.machine import image
 from gradledger_server.machine.apply import apply, begin
 from gradledger_server.machine.model import Model
 from gradledger_server.machine.receipts import Receipt
+from gradledger_server.replica import events
 from gradledger_server.replica.draft import Draft
 from gradledger_server.store.contract import Head, Store, Trimmed
 from gradledger_server.wire import records, safetensors
@@ -36,13 +37,15 @@ class Playback:
     """The state at offset `applied`, whose log has the chain `chain`.
 
     `unsaved_bytes` and `unsaved_entries` count what was played since the snapshot at `saved`; `receipts`
-    holds those of the pushes played since somebody emptied it, by chain. One thread at a time.
+    holds those of the pushes played since somebody emptied it, by chain; `ring` what happened lately. One
+    thread at a time.
     """
 
     def __init__(self, name: str, epoch: str, store: Store, device: Device, blocks: Blocks) -> None:
         self.name, self.epoch = name, epoch
         self._store, self._device, self._blocks = store, device, blocks
         self.receipts: dict[str, Receipt] = {}
+        self.ring = events.Ring()
         self.model: Model
         self.applied = self.saved = self.unsaved_entries = self.unsaved_bytes = 0
         self.chain = ""
@@ -53,13 +56,17 @@ class Playback:
         snapshot = self._store.load(self.epoch)
         if snapshot is None:
             first = self._first()
-            self.model = begin(self._create_in(first), self._device, self._blocks)
+            created = self._create_in(first)
+            self.model = begin(created, self._device, self._blocks)
             self.applied, self.chain, self.saved = first.offset, first.chain, 0
+            self.ring.begin(0)
+            self._tell(first.offset, created, events.Before({}, member=False))
         else:
             (body,) = snapshot.parts
             tensors = safetensors.decode(body, safetensors.OWN)
             self.model = image.restore(records.from_json(snapshot.meta), tensors, self._device, self._blocks)
             self.applied, self.chain, self.saved = snapshot.offset, snapshot.chain, snapshot.offset
+            self.ring.begin(snapshot.offset)
         self.unsaved_entries = self.unsaved_bytes = 0
 
     def catch_up(self) -> None:
@@ -75,6 +82,7 @@ class Playback:
             self.saved = offset
             self.unsaved_bytes = self.unsaved_bytes * (self.applied - offset) // max(self.unsaved_entries, 1)
             self.unsaved_entries = self.applied - offset
+            self.ring.saved(offset)
 
     def play(self, upto: int, own: Own | None = None) -> None:
         """Applies the log up to `upto`; entries of our own need not be read back."""
@@ -111,7 +119,9 @@ class Playback:
             raise Diverged
         try:
             entry = draft.push if draft else records.from_record(logged.record)
+            was = events.before(self.model, entry)
             receipt = apply(self.model, logged.offset, entry, draft.gradient if draft else None)
+            self._tell(logged.offset, entry, was)
         except Exception as broken:
             self.chain = BROKEN  # the state may be half of two: whoever asks next starts from the snapshot
             raise ModelQuarantined(
@@ -122,6 +132,10 @@ class Playback:
         self.applied, self.chain = logged.offset, logged.chain
         self.unsaved_entries += 1
         self.unsaved_bytes += len(logged.record.meta) + len(logged.record.payload)
+
+    def _tell(self, offset: int, entry: Entry, was: events.Before) -> None:
+        for event in events.told(self.model, offset, entry, was):
+            self.ring.add(event)
 
     def _first(self) -> Logged:
         entries = self._store.read(self.epoch, 0, limit_bytes=1)
