@@ -71,8 +71,7 @@ def test_compiled_rows_get_the_reference_bits(name: str, dtype: np.dtype[Any]) -
 @pytest.mark.parametrize("make", [lambda p, d: LlvmRowKernel(p, d, DEVICE._crew), BlockedRowKernel])
 def test_a_row_gets_what_it_would_get_as_an_array_of_its_own(make: Any) -> None:
     name, width, dtype = "adam", 5, DTYPES[0]
-    its = variant(name)
-    program = chain.program(its.optimizer, its.transforms)
+    program, numbers = variant(name).program, chain.numbers(variant(name).optimizer)
     scalars, lines = moments(name, dtype)
     tables = drawn(program, 12 * width, dtype)
     visit = visit_of(12, 7, width, lines, seed=1)
@@ -80,7 +79,7 @@ def test_a_row_gets_what_it_would_get_as_an_array_of_its_own(make: Any) -> None:
     expected = [tables[key].copy() for key in tables if key != "g"]
     for row, (place, which) in enumerate(zip(visit.places, visit.which, strict=True)):
         w, *slots = (table[place * width : (place + 1) * width] for table in expected)
-        now = chain.moment(chain.numbers(expanded(name)), t=UPDATES[which], s=3, lr=0.01)
+        now = chain.moment(numbers, t=UPDATES[which], s=3, lr=0.01, norm=2.0)
         gradient = tables["g"][row * width : (row + 1) * width]
         BlockedKernel(program, dtype)(w, w, gradient, slots, program.evaluate(now))
     assert [table.tobytes() for table in after] == [table.tobytes() for table in expected]
@@ -89,7 +88,7 @@ def test_a_row_gets_what_it_would_get_as_an_array_of_its_own(make: Any) -> None:
 @pytest.mark.parametrize("width", [3, 64, 4000])
 def test_many_rows_are_shared_out_and_none_moves_twice(width: int) -> None:
     rows, dtype = 1_500_000 // width, DTYPES[0]
-    program = chain.program(expanded("adam"))
+    program = variant("adam").program
     scalars, lines = moments("adam", dtype)
     tables, visit = drawn(program, rows * width, dtype), visit_of(rows, rows * 3 // 4, width, lines, seed=2)
     compiled, reference = DEVICE.row_kernel(program, dtype), BlockedRowKernel(program, dtype)
@@ -101,7 +100,7 @@ def test_many_rows_are_shared_out_and_none_moves_twice(width: int) -> None:
 
 def test_a_gradient_may_lie_anywhere() -> None:
     """As it does in a body whose header is of an odd length."""
-    program, dtype, width = chain.program(expanded("adam")), DTYPES[0], 7
+    program, dtype, width = variant("adam").program, DTYPES[0], 7
     scalars, lines = moments("adam", dtype)
     tables, visit = drawn(program, 10 * width, dtype), visit_of(10, 6, width, lines, seed=3)
     memory = np.zeros(tables["g"].nbytes + 1, np.uint8)
@@ -131,7 +130,7 @@ def unfit(visit: Visit) -> Iterator[tuple[str, Visit]]:
 
 @pytest.mark.parametrize("make", [lambda p, d: LlvmRowKernel(p, d, DEVICE._crew), BlockedRowKernel])
 def test_what_does_not_fit_is_refused_before_anything_is_written(make: Any) -> None:
-    program, dtype = chain.program(expanded("adam")), DTYPES[0]
+    program, dtype = variant("adam").program, DTYPES[0]
     scalars, lines = moments("adam", dtype)
     tables, kernel = drawn(program, 10 * 4, dtype), make(program, dtype)
     for said, visit in unfit(visit_of(10, 2, 4, lines, seed=4)):
@@ -146,6 +145,6 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(make: Any) -> N
 
 
 def test_a_device_makes_each_kernel_once() -> None:
-    program: Program = chain.program(expanded("adam"))
+    program: Program = variant("adam").program
     assert DEVICE.row_kernel(program, "f4") is DEVICE.row_kernel(program, np.float32)
     assert isinstance(CpuDevice(compiled=False).row_kernel(program, "f4"), BlockedRowKernel)
