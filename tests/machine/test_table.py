@@ -17,13 +17,15 @@ from gradledger_server.kernels import counter
 from gradledger_server.kernels.cpu import CpuDevice
 from gradledger_server.kernels.kernel import Kernel
 from gradledger_server.kernels.trace import Program
-from gradledger_server.machine import image
+from gradledger_server.machine import image, views
 from gradledger_server.machine import spec as specs
 from gradledger_server.machine.apply import apply, begin
 from gradledger_server.machine.image import Image
 from gradledger_server.machine.model import Model
+from gradledger_server.optim.rules import VIEWS
+from gradledger_server.optim.signatures import facts_of
 from gradledger_server.wire import safetensors
-from tests.machine.bodies import NUMPY, body, f32, noise, push, upload
+from tests.machine.bodies import NUMPY, body, f32, model_of, noise, push, upload, weights_of
 
 SHAPE = (7, 3)
 VECTORS: Json = json.loads((Path(__file__).parents[1] / "vectors" / "sparse.json").read_text())
@@ -394,3 +396,30 @@ def test_all_tables_of_a_model_share_one_bound() -> None:
 def test_a_parameter_that_is_no_table_is_not_initialised_here() -> None:
     with pytest.raises(InvalidSpec, match="no table"):
         specs.expand({"optimizer": {"rule": "sgd"}}, {"w": ((2,), "F32")}, {"w": {"init": {"name": "zeros"}}})
+
+
+# -- views -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", VIEWS)
+def test_rows_have_the_views_of_their_rule(rule: str) -> None:
+    """The same bits as the views of a dense tensor; a row nobody has touched is shown as it begins."""
+    given: Any = {"optimizer": {"rule": rule, "lr": 0.5}}
+    model, dense = table_model(rows="dense", **given), model_of({"emb": np.zeros(SHAPE, np.float32)}, **given)
+    rare = table_model(init={"name": "normal"}, **given)
+    for seed in range(3):
+        values = noise(SHAPE, seed)
+        touch(model, [*range(7)], values)
+        touch(rare, [2], values[:1])
+        push(dense, {"emb": values})
+    for view in VIEWS[rule]:
+        assert view in views.names(model.spec)
+        for rows, each in ((None, [*range(7)]), (np.array([4, 1]), [4, 1])):
+            shown = views.rows(model, model.tables["emb"], rows, view)()
+            assert shown.tobytes() == weights_of(dense, view)["emb"][each].tobytes()
+        trained, shown = (views.rows(rare, rare.tables["emb"], None, v)() for v in (views.TRAIN, view))
+        assert set(np.flatnonzero(trained != shown)) == {6, 7, 8}
+
+
+def test_no_view_of_a_rule_depends_on_how_often_a_row_was_updated() -> None:
+    assert {name for of in VIEWS.values() for view in of.values() for name in facts_of(view).given} == set()

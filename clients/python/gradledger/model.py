@@ -96,30 +96,30 @@ class Model:
             headers["If-None-Match"] = seen.etag
         if wait_s:
             headers["Prefer"] = f"wait={ceil(wait_s)}"  # whole seconds
-        query = {} if view == TRAIN else {"view": view}
         answer = self._transport.send(
-            "GET", f"{self._path}/parameters", query=query, headers=headers, wait_s=wait_s
+            "GET", f"{self._path}/parameters", query=_query(view), headers=headers, wait_s=wait_s
         )
         if answer.status == 304 and seen is not None:
             return dict(seen.params)
         return self._see(answer, view)
 
-    def rows(self, table: str, ids: ArrayLike) -> Rows:
-        """The present values of a table's rows, in the order of `ids`."""
+    def rows(self, table: str, ids: ArrayLike, *, view: str = TRAIN) -> Rows:
+        """The present values of a table's rows, in the order of `ids`, or another view of them."""
         asked = Rows(ids, ())
         answer = self._transport.send(
             "POST",
             f"{self._path}/parameters/{quote(table, safe='')}/rows",
+            query=_query(view),
             headers={"Accept": tensors.MEDIA_TYPE},
             body=Body(tensors.MEDIA_TYPE, tensors.encode({"rows": asked.ids})),
         )
         found: Rows = joined(tensors.decode(answer.body))[table]
         return found
 
-    def table(self, name: str) -> NDArray[Any]:
-        """All rows of a table, also those nobody has touched."""
+    def table(self, name: str, *, view: str = TRAIN) -> NDArray[Any]:
+        """All rows of a table, also those nobody has touched, or another view of them."""
         path = f"{self._path}/parameters/{quote(name, safe='')}"
-        answer = self._transport.send("GET", path, headers={"Accept": tensors.MEDIA_TYPE})
+        answer = self._transport.send("GET", path, query=_query(view), headers={"Accept": tensors.MEDIA_TYPE})
         values: NDArray[Any] = tensors.decode(answer.body)[name]
         return values
 
@@ -201,6 +201,10 @@ class Model:
             if known is None or _epoch(known) != _epoch(seen) or known.step <= seen.step:
                 self._seen = seen
         return params
+
+
+def _query(view: str) -> dict[str, str]:
+    return {} if view == TRAIN else {"view": view}
 
 
 def _epoch(seen: _Seen) -> str:
