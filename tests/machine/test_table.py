@@ -386,6 +386,25 @@ def test_impossible_tables_are_refused_by_field(given: Json, field: str, match: 
     assert refused.value.facts["field"] == field
 
 
+def test_a_transform_is_refused_with_what_to_do_instead() -> None:
+    """A group may do without most of them, but not without what is about a whole push."""
+    with pytest.raises(InvalidSpec) as refused:
+        table_spec(transforms={"ema": {}})
+    assert '{"match": "emb", "transforms": {"ema": null}}' in refused.value.advice
+    with pytest.raises(InvalidSpec) as refused:
+        table_spec(transforms={"accumulate": {"every": 2}})
+    assert "leave it out" in refused.value.advice and "null" not in refused.value.advice
+
+
+def test_first_values_are_finite() -> None:
+    largest = {"name": "normal", "mean": 0.0, "std": 3e38 / 8.3}
+    assert np.isfinite(whole(table_model(init=largest))).all()
+    for init in (largest | {"mean": 1e38}, largest | {"mean": -1e38}, {"name": "normal", "std": 3e38}):
+        with pytest.raises(InvalidSpec, match="finite") as refused:
+            table_spec(init=init)
+        assert refused.value.facts["field"] == "parameters.emb.init.std"
+
+
 def test_all_tables_of_a_model_share_one_bound() -> None:
     table = {"rows": "lazy", "init": {"name": "zeros"}}
     shapes = dict.fromkeys(("a", "b", "c"), ((1 << 26, 1 << 9), "F32"))
