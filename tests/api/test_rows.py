@@ -286,3 +286,28 @@ def test_a_service_that_was_killed_has_every_row_again(own_service: Service) -> 
     }
     assert model.send("GET", "/parameters/emb", Accept=SAFETENSORS).data == whole
     assert model.push_bytes({"emb": values, "emb#rows": rows}, "worker=ada&sequence=20").receipt["replayed"]
+
+
+def test_rows_are_seen_in_the_views_of_their_rule(new: Model) -> None:
+    """As by `view=eval` of a dense tensor with the same gradients."""
+    new.create({"emb": EMB, "w": [0.0, 0.0, 0.0]}, {"rule": "schedule_free_sgd", "lr": 1.0})
+    for _ in range(3):
+        new.push({"emb": [[1, 2, 3]], "emb#rows": [7], "w": [1, 2, 3]})
+    trained, seen = new.pull()["w"], new.send("GET", "/parameters?view=eval").json["parameters"]["w"]
+    assert trained != seen
+    read = new.send("GET", "/parameters/emb?rows=7,3&view=eval")
+    assert read.json["parameters"]["emb"] == [seen, [0.0] * 3]
+    assert new.send("GET", "/parameters/emb?view=eval").json["parameters"]["emb"][7] == seen
+    asked = new.send("POST", "/parameters/emb/rows?view=eval", {"rows": [7]})
+    assert asked.json["parameters"]["emb"] == [seen]
+    tag = read.headers["etag"]
+    assert tag == asked.headers["etag"] == new.send("GET", "/parameters?view=eval").headers["etag"]
+    assert new.send("GET", "/parameters/emb?rows=7&view=eval", If_None_Match=tag).status == 304
+    assert new.send("GET", "/parameters/emb?rows=7", If_None_Match=tag).json["parameters"]["emb"] == [trained]
+    refused(new.send("POST", "/parameters/emb/rows?view=ema", {"rows": [7]}), 404, "view-not-found")
+
+
+def test_a_model_of_tables_alone_has_the_views_of_its_rule(new: Model) -> None:
+    new.create({"emb": EMB}, {"rule": "schedule_free_sgd"})
+    assert new.describe()["views"] == ["train", "eval"]
+    assert new.send("GET", "/parameters?view=eval").json == {"step": 0, "parameters": {}}

@@ -15,14 +15,16 @@ from gradledger_server.entries import Configure, Create, Json
 from gradledger_server.errors import InvalidSpec
 from gradledger_server.kernels import counter
 from gradledger_server.kernels.cpu import CpuDevice
-from gradledger_server.machine import image
+from gradledger_server.machine import image, views
 from gradledger_server.machine import spec as specs
 from gradledger_server.machine.apply import apply, begin
 from gradledger_server.machine.image import Image
 from gradledger_server.machine.model import Model
+from gradledger_server.optim.rules import VIEWS
+from gradledger_server.optim.signatures import facts_of
 from gradledger_server.wire import safetensors
 from tests.elsewhere import Elsewhere
-from tests.machine.bodies import NUMPY, body, f32, noise, push, upload
+from tests.machine.bodies import NUMPY, body, f32, model_of, noise, push, upload, weights_of
 
 SHAPE = (7, 3)
 VECTORS: Json = json.loads((Path(__file__).parents[1] / "vectors" / "sparse.json").read_text())
@@ -370,6 +372,25 @@ def test_impossible_tables_are_refused_by_field(given: Json, field: str, match: 
     assert refused.value.facts["field"] == field
 
 
+def test_a_transform_is_refused_with_what_to_do_instead() -> None:
+    """A group may do without most of them, but not without what is about a whole push."""
+    with pytest.raises(InvalidSpec) as refused:
+        table_spec(transforms={"ema": {}})
+    assert '{"match": "emb", "transforms": {"ema": null}}' in refused.value.advice
+    with pytest.raises(InvalidSpec) as refused:
+        table_spec(transforms={"accumulate": {"every": 2}})
+    assert "leave it out" in refused.value.advice and "null" not in refused.value.advice
+
+
+def test_first_values_are_finite() -> None:
+    largest = {"name": "normal", "mean": 0.0, "std": 3e38 / 8.3}
+    assert np.isfinite(whole(table_model(init=largest))).all()
+    for init in (largest | {"mean": 1e38}, largest | {"mean": -1e38}, {"name": "normal", "std": 3e38}):
+        with pytest.raises(InvalidSpec, match="finite") as refused:
+            table_spec(init=init)
+        assert refused.value.facts["field"] == "parameters.emb.init.std"
+
+
 def test_all_tables_of_a_model_share_one_bound() -> None:
     table = {"rows": "lazy", "init": {"name": "zeros"}}
     shapes = dict.fromkeys(("a", "b", "c"), ((1 << 26, 1 << 9), "F32"))
@@ -398,3 +419,30 @@ def test_compiled_or_not_a_table_is_the_same(rule: str, rows: str) -> None:
             touch(model, ids, values)
     one, other = (bits(image.copy(model)) for model in models)
     assert one == other
+
+
+# -- views -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", VIEWS)
+def test_rows_have_the_views_of_their_rule(rule: str) -> None:
+    """The same bits as the views of a dense tensor; a row nobody has touched is shown as it begins."""
+    given: Any = {"optimizer": {"rule": rule, "lr": 0.5}}
+    model, dense = table_model(rows="dense", **given), model_of({"emb": np.zeros(SHAPE, np.float32)}, **given)
+    rare = table_model(init={"name": "normal"}, **given)
+    for seed in range(3):
+        values = noise(SHAPE, seed)
+        touch(model, [*range(7)], values)
+        touch(rare, [2], values[:1])
+        push(dense, {"emb": values})
+    for view in VIEWS[rule]:
+        assert view in views.names(model.spec)
+        for rows, each in ((None, [*range(7)]), (np.array([4, 1]), [4, 1])):
+            shown = views.rows(model, model.tables["emb"], rows, view)()
+            assert shown.tobytes() == weights_of(dense, view)["emb"][each].tobytes()
+        trained, shown = (views.rows(rare, rare.tables["emb"], None, v)() for v in (views.TRAIN, view))
+        assert set(np.flatnonzero(trained != shown)) == {6, 7, 8}
+
+
+def test_no_view_of_a_rule_depends_on_how_often_a_row_was_updated() -> None:
+    assert {name for of in VIEWS.values() for view in of.values() for name in facts_of(view).given} == set()

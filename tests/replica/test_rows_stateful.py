@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 )
 from numpy.typing import NDArray
 
-from gradledger_server.replica import Answer
+from gradledger_server.replica import TRAIN, Answer
 from gradledger_server.store.memory import MemoryStore
 from tests.replica.world import World, state_digest
 
@@ -81,7 +81,7 @@ class Rows(RuleBasedStateMachine):
         self.plain = PlainAdam(self.read("one"))
 
     def read(self, replica: str, ids: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
-        _, found = self.world.hot(self.name, replica).look_at("emb", ids)
+        _, found = self.world.hot(self.name, replica).look_at("emb", ids, TRAIN)
         return found.arrays()["emb"]
 
     @rule(replica=REPLICAS, worker=WORKERS, ids=IDS, seed=SEEDS, dense=st.booleans())

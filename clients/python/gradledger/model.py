@@ -134,11 +134,10 @@ class Model:
         seen, headers = self._seen if view == TRAIN else self._views.get(view), {"Accept": tensors.MEDIA_TYPE}
         if seen is not None:
             headers["If-None-Match"] = seen.etag
-        query = {} if view == TRAIN else {"view": view}
         answer = self._transport.send(
             "GET",
             f"{self._path}/parameters",
-            query=query,
+            query=_query(view),
             headers=_patience(headers, wait_s),
             wait_s=wait_s,
         )
@@ -146,22 +145,23 @@ class Model:
             return dict(seen.params)
         return self._see(answer, view)
 
-    def rows(self, table: str, ids: ArrayLike) -> Rows:
-        """The present values of a table's rows, in the order of `ids`."""
+    def rows(self, table: str, ids: ArrayLike, *, view: str = TRAIN) -> Rows:
+        """The present values of a table's rows, in the order of `ids`, or another view of them."""
         asked = Rows(ids, ())
         answer = self._transport.send(
             "POST",
             f"{self._path}/parameters/{quote(table, safe='')}/rows",
+            query=_query(view),
             headers={"Accept": tensors.MEDIA_TYPE},
             body=Body(tensors.MEDIA_TYPE, tensors.encode({"rows": asked.ids})),
         )
         found: Rows = joined(tensors.decode(answer.body))[table]
         return found
 
-    def table(self, name: str) -> NDArray[Any]:
-        """All rows of a table, also those nobody has touched."""
+    def table(self, name: str, *, view: str = TRAIN) -> NDArray[Any]:
+        """All rows of a table, also those nobody has touched, or another view of them."""
         path = f"{self._path}/parameters/{quote(name, safe='')}"
-        answer = self._transport.send("GET", path, headers={"Accept": tensors.MEDIA_TYPE})
+        answer = self._transport.send("GET", path, query=_query(view), headers={"Accept": tensors.MEDIA_TYPE})
         values: NDArray[Any] = tensors.decode(answer.body)[name]
         return values
 
@@ -269,6 +269,10 @@ def _receipt_in(answer: Answer) -> Receipt:
     if not isinstance(members, dict) or "receipt" not in members:
         raise MalformedAnswer(f"the answer to a push has no receipt: {members!r}")
     return Receipt.from_json(members["receipt"])
+
+
+def _query(view: str) -> dict[str, str]:
+    return {} if view == TRAIN else {"view": view}
 
 
 def _epoch(seen: _Seen) -> str:

@@ -224,10 +224,14 @@ def headers(*names: str, prefer: str | None = None) -> Document:
 
 def pull() -> Document:
     """What a pull may say."""
-    read = headers("If-None-Match", prefer=WAIT)
+    return {"parameters": [*headers("If-None-Match", prefer=WAIT)["parameters"], *view()["parameters"]]}
+
+
+def view() -> Document:
+    """Which reading of the parameters is asked for."""
     meaning = "`train` (the default), or another of the model's `views`."
-    view = {"name": "view", "in": "query", "required": False, "description": meaning, "schema": _STRING}
-    return {"parameters": [*read["parameters"], view]}
+    asked = {"name": "view", "in": "query", "required": False, "description": meaning, "schema": _STRING}
+    return {"parameters": [asked]}
 
 
 def body_of(schema: str) -> Document:

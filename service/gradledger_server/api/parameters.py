@@ -50,8 +50,8 @@ async def pull_tensor(request: Request, model: ModelName, tensor: str, served: S
     published, tag = await _news(request, model, served)
     ids = rows.asked(request)
     if ids is not None or tensor in published.layout.tables:
-        if matches(published.etag, request.headers.get("if-none-match")):
-            return responses.not_modified(published, TRAIN)
+        if matches(published.etag_of(tag), request.headers.get("if-none-match")):
+            return responses.not_modified(published, tag)
         return await rows.answer(request, model, tensor, ids, served, default="json")
     if tensor not in published.layout.by_name:
         raise TensorNotFound(f"model {model!r} has no tensor {tensor[:200]!r}", tensor=tensor[:200])
@@ -110,7 +110,7 @@ async def _news(request: Request, model: str, served: Context) -> tuple[Publishe
     patience_s, known = wait_s(request), request.headers.get("if-none-match")
 
     async def work(mailbox: Mailbox) -> tuple[Published, str]:
-        published, tag = await mailbox.look(), mailbox.hot.tag(_view(request))
+        published, tag = await mailbox.look(), mailbox.hot.tag(rows.view_of(request))
         # Second by second: neither a client that hung up nor the end of the service waits for news.
         for _ in range(patience_s):
             if not matches(published.etag_of(tag), known):
@@ -118,7 +118,7 @@ async def _news(request: Request, model: str, served: Context) -> tuple[Publishe
             if served.leaving.is_set() or await request.is_disconnected():
                 break
             published = await mailbox.look_after(published.etag, 1.0)
-            tag = mailbox.hot.tag(_view(request))
+            tag = mailbox.hot.tag(rows.view_of(request))
         return published, tag
 
     published, tag = await served.replica.on(model, work)
@@ -128,11 +128,7 @@ async def _news(request: Request, model: str, served: Context) -> tuple[Publishe
 
 async def _seen(published: Published, request: Request, model: str, served: Context) -> Published:
     """The view asked for, of this step or a later one: only the weights that train are kept ready."""
-    if (view := _view(request)) == TRAIN:
+    if (view := rows.view_of(request)) == TRAIN:
         return published
     seen: Published = await served.replica.on(model, lambda mailbox: mailbox.run(lambda hot: hot.view(view)))
     return seen
-
-
-def _view(request: Request) -> str:
-    return request.query_params.get("view", TRAIN)

@@ -17,7 +17,7 @@ from gradledger_server.api.problems import responses as problems
 from gradledger_server.api.schemas import RowsRequest, read
 from gradledger_server.entries import Tensors
 from gradledger_server.errors import Invalid, MalformedRequest, TensorNotFound, WrongRows
-from gradledger_server.replica import Mailbox, Published, TableRows
+from gradledger_server.replica import TRAIN, Mailbox, Published, TableRows
 from gradledger_server.wire import json_form
 
 router = APIRouter(tags=["parameters"])
@@ -31,7 +31,7 @@ _LISTED = re.compile(r"[0-9]{1,18}(,[0-9]{1,18})*")
 
 @router.post(
     "/v1/models/{model}/parameters/{tensor:path}/rows",
-    openapi_extra=documents.tensors_body("RowsRequest"),
+    openapi_extra=documents.tensors_body("RowsRequest") | documents.view(),
     responses=documents.ROWS | problems(400, 404, 406, 409, 411, 413, 415, 422, 503, 507),
 )
 async def pull_rows(request: Request, model: ModelName, tensor: str, served: Served) -> Response:
@@ -48,9 +48,10 @@ async def pull_rows(request: Request, model: ModelName, tensor: str, served: Ser
 async def answer(
     request: Request, model: str, name: str, ids: Rows | None, served: Context, *, default: Form
 ) -> Response:
-    """The table's rows, all of them if `ids` is None.
+    """The table's rows in the view asked for, all of them if `ids` is None.
 
-    Raises TensorNotFound, WrongRows, ParametersMissing, and Invalid if they are more than one answer holds.
+    Raises TensorNotFound, ViewNotFound, WrongRows, ParametersMissing, and Invalid if they are more than one
+    answer holds.
     """
 
     async def work(mailbox: Mailbox) -> tuple[Published, TableRows, Chosen]:
@@ -63,12 +64,17 @@ async def answer(
         nbytes = table.row_bytes * (table.rows if ids is None else ids.size)
         _require_room(name, nbytes, served.limits.max_body_bytes)
         chosen = responses.choose_form(request, nbytes, default=default)
-        published, read = await served.replica.rows(mailbox, name, ids)
+        published, read = await served.replica.rows(mailbox, name, ids, view_of(request))
         return published, read, chosen
 
     published, read, chosen = await served.replica.on(model, work)
     published.require_values()
     return responses.rows(published, read, chosen)
+
+
+def view_of(request: Request) -> str:
+    """The view in the query: those that train if there is none."""
+    return request.query_params.get("view", TRAIN)
 
 
 def asked(request: Request) -> Rows | None:

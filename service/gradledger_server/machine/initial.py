@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from gradledger_server.entries import Json
 from gradledger_server.kernels import counter
-from gradledger_server.optim.expansion import choose, settle
+from gradledger_server.optim.expansion import choose, settle, wrong
 from gradledger_server.optim.hyperparameters import FLOAT32_MAX, Bounds
 from gradledger_server.optim.signatures import Hyperparameter, Setting
 
+_FARTHEST = 8.3  # standard deviations: no normal number of kernels/counter.py lies as far from its mean
 _ANY = Bounds(-FLOAT32_MAX)
 _SEED = Hyperparameter("seed", "integer", 0, Bounds(0, 2**53))
 
@@ -48,7 +49,20 @@ def expand_initial(given: Mapping[str, object], *, where: str) -> dict[str, Sett
     """
     name = choose(given, "name", tuple(INITIALS), where=where, default=None)
     written = {key: value for key, value in given.items() if key != "name"}
-    return {"name": name, **settle(written, INITIALS[name], {}, where=where, of=f"init {name!r}")}
+    settled = settle(written, INITIALS[name], {}, where=where, of=f"init {name!r}")
+    if name == "normal":
+        _require_finite(float(settled["mean"]), float(settled["std"]), where)
+    return {"name": name, **settled}
+
+
+def _require_finite(mean: float, std: float, where: str) -> None:
+    """What is uploaded has to be finite, so what is computed instead has to be, too."""
+    if abs(mean) + _FARTHEST * std > FLOAT32_MAX:
+        raise wrong(
+            f"{where}.std",
+            std,
+            f"|mean| + {_FARTHEST} std <= {FLOAT32_MAX:g}, so that first values are finite",
+        )
 
 
 def stream_key(initial: Json, table: str) -> int:

@@ -29,6 +29,7 @@ from gradledger_server.machine.tables import DeclaredTable
 Shaped = tuple[str, str, tuple[int, ...]]
 Values = NDArray[Any]  # flat, of the table's dtype
 Items = NDArray[np.void]  # whole rows
+Show = Callable[[Values, list[Values]], Values]  # what is seen of weights and their slots
 
 
 class Table:
@@ -83,18 +84,30 @@ class Table:
         rows = np.arange(self.declared.rows) if values.rows is None else values.rows
         np.put(self._weights, self._claim(rows), values.values.view(self._row))
 
-    def look(self, rows: Rows | None) -> Callable[[], Values]:
-        """The present values of rows, touched or not (None: of all), flat.
+    def look(self, rows: Rows | None, show: Show | None = None) -> Callable[[], Values]:
+        """The present values of rows, touched or not (None: of all), flat; `show` makes another view of them.
 
-        What is held is copied now; the first values of the others are computed when they are asked for, and
-        that needs no lock.
+        What is held is copied now; the rest, and the first values of the others, are computed when they are
+        asked for, and that needs no lock.
         """
         asked = np.arange(self.declared.rows) if rows is None else rows
         places = self._places.take(asked)
         seen = np.flatnonzero(places)
-        held = self._blocks.take(seen.size * self.declared.row_bytes).view(self._row)
-        self._weights.take(places[seen] - 1, out=held, mode="clip")
-        return lambda: self._numbers(self._completed(asked, places == 0, seen, held))
+        held, *slots = (
+            self._fetched(each, places[seen] - 1) for each in (self._all if show else self._all[:1])
+        )
+
+        def read() -> Values:
+            shown = show(self._numbers(held), [*map(self._numbers, slots)]).view(self._row) if show else held
+            return self._numbers(self._completed(asked, places == 0, seen, shown))
+
+        return read
+
+    def _fetched(self, held: Items, places: NDArray[Any]) -> Items:
+        """Rows copied into memory used before."""
+        fetched: Items = self._blocks.take(places.size * self.declared.row_bytes).view(self._row)
+        held.take(places, out=fetched, mode="clip")
+        return fetched
 
     def image(self, blocks: Blocks) -> Iterator[tuple[Shaped, Block]]:
         """Everything held, copied, as named tensors and their bytes."""

@@ -28,6 +28,7 @@ from gradledger_server.entries import Json
 from gradledger_server.errors import InvalidSpec
 from gradledger_server.machine.initial import expand_initial
 from gradledger_server.optim.catalog import ELEMENTWISE
+from gradledger_server.optim.transforms import MODEL_WIDE
 
 MODES = ("lazy", "lazy_global_t", "dense")
 DENSE_BYTES = 64 << 20
@@ -118,9 +119,15 @@ def require_transforms_by_row(table: str, transforms: Json) -> None:
             raise InvalidSpec(
                 f"transform {name!r} needs whole tensors; {table!r} is a table, updated row by row",
                 field=f"transforms.{name}",
-                hint=f"Tables take {' and '.join(TRANSFORMS_BY_ROW)}; a group may do without another of the "
-                f'model\'s: {{"match": "{table}", "transforms": {{"{name}": null}}}}.',
+                hint=f"Tables take {' and '.join(TRANSFORMS_BY_ROW)}; {_instead(table, name)}",
             )
+
+
+def _instead(table: str, transform: str) -> str:
+    if transform in MODEL_WIDE:
+        return f"{transform} is about a whole push, so leave it out or keep the table in a model of its own."
+    group = f'{{"match": "{table}", "transforms": {{"{transform}": null}}}}'
+    return f"a group may do without another of the model's: {group}."
 
 
 def require_room(tables: Tables) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from zlib import crc32
+
+import numpy as np
 
 from gradledger_server.blocks import Block
 from gradledger_server.errors import ViewNotFound
@@ -10,16 +13,19 @@ from gradledger_server.kernels.device import Array
 from gradledger_server.machine.gradient import Run, cut
 from gradledger_server.machine.layout import Arena
 from gradledger_server.machine.model import Model
+from gradledger_server.machine.row_gradient import Rows
 from gradledger_server.machine.spec import Spec
+from gradledger_server.machine.table import Table, Values
 from gradledger_server.optim import chain, views
 from gradledger_server.optim.views import TRAIN
 
-__all__ = ["TRAIN", "block", "names", "tag"]
+__all__ = ["TRAIN", "block", "names", "rows", "tag"]
 
 
 def names(spec: Spec) -> tuple[str, ...]:
     """The views a model has: `train`, then those of its groups."""
     used = dict.fromkeys(arena.group for arena in spec.layout.arenas)
+    used |= dict.fromkeys(table.group for table in spec.layout.tables.values())
     groups = (spec.groups[index] for index in used)
     return tuple(dict.fromkeys((TRAIN, *(v for g in groups for v in views.names(g.optimizer, g.transforms)))))
 
@@ -59,6 +65,29 @@ def block(model: Model, view: str) -> Block:
         model.device.to_host(_arena(model, view, index, arena), host)
     seen.flags.writeable = False
     return seen
+
+
+def rows(model: Model, table: Table, asked: Rows | None, view: str) -> Callable[[], Values]:
+    """Some rows of a table as the view shows them now, all if `asked` is None. Raises ViewNotFound.
+
+    As `Table.look` does, it copies now and computes when it is called.
+    """
+    _require(model.spec, view)
+    group = model.spec.groups[table.declared.group]
+    program = views.program(view, group.optimizer, group.transforms)
+    if program is None:
+        return table.look(asked)
+    kernel = model.host.kernel(program, table.declared.numpy_dtype)
+    numbers = chain.numbers(group.optimizer, group.transforms)
+    # No view of a rule depends on t, which rows may have each their own.
+    scalars = program.evaluate(chain.moment(numbers, t=1, s=model.step, lr=numbers["lr"]))
+
+    def show(weights: Values, slots: list[Values]) -> Values:
+        seen = np.empty_like(weights)
+        kernel(seen, weights, weights, slots, scalars)
+        return seen
+
+    return table.look(asked, show)
 
 
 def _arena(model: Model, view: str, index: int, arena: Arena) -> Array:

@@ -98,7 +98,8 @@ def _number(parameter: Hyperparameter, value: object, *, where: str) -> float:
         number = math.inf
     assert parameter.bounds is not None
     whole = parameter.kind == "integer"
-    if not parameter.bounds.allow(number) or (whole and not number.is_integer()):
+    exact = value if whole and math.isfinite(number) else number  # 2^53 + 1 would be rounded into the bounds
+    if not parameter.bounds.allow(exact) or (whole and not number.is_integer()):
         raise wrong(where, value, parameter.allowed)
     return int(number) if whole else number
 

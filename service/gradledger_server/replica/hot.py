@@ -83,12 +83,16 @@ class Hot:
             self._catch_up()
             return self.published
 
-    def look_at(self, table: str, ids: Rows | None) -> tuple[Published, TableRows]:
-        """Rows of a table as `look` would show them; all of them if `ids` is None. The table has them."""
+    def look_at(self, table: str, ids: Rows | None, view: str) -> tuple[Published, TableRows]:
+        """Rows of a table as the view shows them; all if `ids` is None. The table has them.
+
+        Raises ViewNotFound.
+        """
         with self.lock:
             self._catch_up()
-            published, held = self.published, self.model.tables[table]
-            read = held.look(ids)
+            held = self.model.tables[table]
+            read = views.rows(self.model, held, ids, view)
+            published = replace(self.published, view=self.tag(view))
         return published, TableRows(held.declared, ids, read())
 
     @property

@@ -164,12 +164,15 @@ class Replica:
         self.shelf.drop(name)
 
     async def rows(
-        self, mailbox: Mailbox, table: str, ids: NDArray[np.int64] | None
+        self, mailbox: Mailbox, table: str, ids: NDArray[np.int64] | None, view: str
     ) -> tuple[Published, TableRows]:
-        """Rows of a table, no older than any acknowledged push; all if `ids` is None. Raises WrongRows."""
+        """Rows of a table, no older than any acknowledged push; all if `ids` is None.
+
+        Raises WrongRows or ViewNotFound.
+        """
         if ids is not None:
             require_rows(mailbox.hot.model.layout.tables[table], ids)
-        return await mailbox.run(lambda hot: hot.look_at(table, ids))
+        return await mailbox.run(lambda hot: hot.look_at(table, ids, view))
 
     async def copy(self, mailbox: Mailbox) -> tuple[Published, Image]:
         """Everything held of the model, at one step."""

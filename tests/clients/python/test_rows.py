@@ -68,3 +68,12 @@ def test_what_cannot_be_a_row_is_refused(running: Client, name: str) -> None:
     with pytest.raises(errors.WrongRows):
         model.rows("emb", [10])
     assert len(model.rows("emb", [])) == 0
+
+
+def test_rows_and_tables_are_read_in_another_view(running: Client, name: str) -> None:
+    model = running.create(name, {"emb": Table((4, 2))}, {"rule": "schedule_free_sgd", "lr": 1.0})
+    for _ in range(2):
+        model.push({"emb": Rows([3], np.ones((1, 2), np.float32))})
+    seen = model.rows("emb", [3], view="eval").values
+    assert (model.table("emb", view="eval")[3] == seen[0]).all()
+    assert (seen != model.rows("emb", [3]).values).all()
