@@ -195,6 +195,7 @@ class Elsewhere(CpuDevice):
     """A device with a memory of its own, as a GPU has: its arrays are copies."""
 
     on_host = False
+    host = NUMPY
 
     def to_device(self, array: NDArray[Any]) -> NDArray[Any]:
         return array.copy()

@@ -119,6 +119,37 @@ def test_noise_depends_on_the_entry_and_the_place_alone() -> None:
     assert not same(weights_of(together), weights_of(apart))
 
 
+class Remote(np.ndarray[Any, Any]):
+    """As CuPy's arrays, whose maximum takes no `initial`."""
+
+    def max(self) -> Any:  # type: ignore[override]
+        return super().max()
+
+
+class Elsewhere(CpuDevice):
+    """A device with a memory of its own."""
+
+    on_host = False
+    host = NUMPY
+
+    def zeros(self, count: int, dtype: Any) -> Any:
+        return super().zeros(count, dtype).view(Remote)
+
+    def to_device(self, array: Any) -> Any:
+        return array.copy().view(Remote)
+
+
+def test_a_mean_whose_squares_overflow_has_a_length_beside_a_gpu_too() -> None:
+    spec_json = spec({"w": (2,)}, dtypes={"w": "F64"}, optimizer=SGD, transforms={"accumulate": {"every": 2}})
+    after = []
+    for device in (NUMPY, Elsewhere(compiled=False)):
+        model = begin(Create(spec_json, body({"w": np.zeros(2)}), "d", 0), device, Blocks())
+        for _ in range(2):
+            push(model, {"w": np.array([3e200, 4e200])})
+        after.append(weights_of(model)["w"].tobytes())
+    assert after[0] == after[1] == np.array([-3e200, -4e200]).tobytes()
+
+
 def test_an_upload_replaces_the_weights_and_leaves_the_averages() -> None:
     model = model_of(
         {"w": f32(0)}, optimizer=SGD, transforms={"lookahead": {"every": 2}, "ema": {"decay": 0.5}}

@@ -20,6 +20,8 @@ from gradledger_server.blocks import Blocks
 from gradledger_server.dtypes import ITEM_BYTES, widen
 from gradledger_server.entries import Placement, Tensors
 from gradledger_server.errors import MalformedBody, NonFinite, UnknownTensor, WrongDtype, WrongShape
+from gradledger_server.kernels.device import Device
+from gradledger_server.kernels.stages import at_home
 from gradledger_server.machine import row_gradient
 from gradledger_server.machine.layout import Layout, Place
 from gradledger_server.machine.row_gradient import Touched
@@ -117,13 +119,14 @@ def norm(layout: Layout, gradient: Gradient, reducer: Reducer) -> float:
     return _scaled_norm(gradient, reducer)
 
 
-def length(gradient: Sequence[Stretch], reducer: Reducer) -> float:
-    """The same norm of what nobody can refuse any more; infinite if a number is not finite."""
-    total = sum(reducer.sum_of_squares(stretch.values) for stretch in gradient)
+def length(gradient: Sequence[Stretch], device: Device) -> float:
+    """The same norm of arrays of the device, which nobody can refuse any more; infinite if a number is."""
+    total = sum(device.sum_of_squares(stretch.values) for stretch in gradient)
     if math.isfinite(total):
         return math.sqrt(total)
-    finite = all(np.isfinite(stretch.values).all() for stretch in gradient)
-    return _scaled_norm(gradient, reducer) if finite else math.inf
+    here = [Stretch(stretch.run, at_home(device, stretch.values)) for stretch in gradient]
+    finite = all(np.isfinite(stretch.values).all() for stretch in here)
+    return _scaled_norm(here, device) if finite else math.inf
 
 
 def cut(layout: Layout, run: Run, facts: NDArray[Any]) -> Iterator[Run]:

@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 
 from gradledger_server.blocks import Blocks
 from gradledger_server.entries import Json
-from gradledger_server.kernels.cpu import CpuDevice
 from gradledger_server.kernels.device import Device
 from gradledger_server.machine import spec as specs
 from gradledger_server.machine.accumulation import Accumulation
@@ -34,7 +33,7 @@ class Model:
         self.origin = origin
         self.uploaded: str | None = None
         self.device = device
-        self.host: Device = device if device.on_host else CpuDevice()
+        self.host: Device = device.host
         self.blocks = blocks
         self.watches: Watches = {}
         self.tables: dict[str, Table] = {}
