@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from gradledger_server.blocks import Blocks
-from gradledger_server.entries import Configure, Create, Json
+from gradledger_server.entries import Configure, Create, Json, Metric
 from gradledger_server.errors import InvalidSpec
 from gradledger_server.kernels import counter
 from gradledger_server.kernels.cpu import CpuDevice
@@ -20,6 +20,9 @@ from gradledger_server.machine import spec as specs
 from gradledger_server.machine.apply import apply, begin
 from gradledger_server.machine.image import Image
 from gradledger_server.machine.model import Model
+from gradledger_server.machine.tables import MODES
+from gradledger_server.optim import catalog
+from gradledger_server.optim.catalog import ELEMENTWISE
 from gradledger_server.optim.rules import VIEWS
 from gradledger_server.optim.signatures import facts_of
 from gradledger_server.wire import safetensors
@@ -313,6 +316,43 @@ def test_tables_may_have_one_axis_or_many() -> None:
         before[4] -= 1
         assert whole(model).tobytes() == before.tobytes()
         assert whole(through_a_snapshot(model)).tobytes() == before.tobytes()
+
+
+# -- beside everything else ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("rule", ELEMENTWISE)
+def test_a_table_of_which_every_push_brings_all_rows_is_a_dense_tensor(rule: str, mode: str) -> None:
+    """Clipped by the norm of the whole push, in a group of its own, its lr lowered by metrics, decayed."""
+    group: dict[str, Any] = {"match": "emb", "optimizer": {"rule": rule, "lr": 0.25, "weight_decay": 0.125}}
+    if not catalog.rule_facts(rule).fixed_rate:
+        group["schedule"] = {"name": "plateau", "patience": 0, "factor": 0.5}
+    given: Any = {
+        "optimizer": {"rule": "sgd", "lr": 0.5},
+        "transforms": {"clip_global_norm": {"max_norm": 2.0}, "clip_value": {"limit": 0.9}},
+        "groups": [group],
+    }
+    values = {"emb": np.zeros(SHAPE, np.float32), "w": f32(1, 2)}
+    shapes = {name: (array.shape, "F32") for name, array in values.items()}
+    table = {"emb": {"rows": mode, "init": {"name": "zeros"}}}
+    spec = specs.expand(given, shapes, table)
+    models = (
+        model_of(values, **given),
+        begin(Create(spec.json, body({"w": values["w"]}), "d", 0), NUMPY, Blocks()),
+    )
+    for offset in range(2, 8):
+        gradient = {"emb": noise(SHAPE, offset), "w": f32(1, -1)}
+        dense, sparse = (
+            push(model, gradient | extra, offset=offset)
+            for model, extra in zip(models, ({}, {"emb#rows": np.arange(7)}), strict=True)
+        )
+        assert dense == sparse and dense.clip_factor is not None and 0 < dense.clip_factor < 1
+        for model in models:
+            if model.watches:
+                apply(model, offset, Metric(float(offset), None, None, None, "memory", 0))
+    assert weights_of(models[0])["emb"].tobytes() == whole(models[1]).tobytes()
+    assert weights_of(models[0])["w"].tobytes() == weights_of(models[1])["w"].tobytes()
 
 
 # -- what a spec may say ---------------------------------------------------------------------------

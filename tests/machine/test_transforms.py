@@ -119,6 +119,17 @@ def test_noise_depends_on_the_entry_and_the_place_alone() -> None:
     assert not same(weights_of(together), weights_of(apart))
 
 
+def test_an_upload_replaces_the_weights_and_leaves_the_averages() -> None:
+    model = model_of(
+        {"w": f32(0)}, optimizer=SGD, transforms={"lookahead": {"every": 2}, "ema": {"decay": 0.5}}
+    )
+    push(model, {"w": f32(1)})
+    upload(model, {"w": f32(100)})
+    assert [weights_of(model, view)["w"][0] for view in ("train", "slow", "ema")] == [100, 0, -1]
+    push(model, {"w": f32(0)})  # the second update: halfway back to the slow weight
+    assert [weights_of(model, view)["w"][0] for view in ("train", "slow", "ema")] == [50, 50, 24.5]
+
+
 # -- accumulation --------------------------------------------------------------------------------------------
 
 

@@ -83,3 +83,13 @@ def test_trajectories(case: dict[str, Any], device: str) -> None:
             scale = max(scale, float(np.abs(expected).max()))
             error = float(np.abs(row - expected).max()) / (scale or 1.0)
             assert error <= tolerance, f"{name}, step {s + 1}: relative error {error:.2e}"
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("eps_mode", ["clamp", "add"])
+def test_an_adafactor_whose_eps_is_infinite_squared_stands_still(eps_mode: str) -> None:
+    optimizer = {"rule": "adafactor", "eps": 3e38, "eps_mode": eps_mode}
+    expanded = catalog.expand_optimizer(optimizer, where="o")
+    start = np.ones((2, 3), np.float32)
+    (after,) = trajectory(expanded, start, [start], DEVICES["numpy"])
+    np.testing.assert_allclose(after, start.ravel())

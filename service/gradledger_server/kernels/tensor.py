@@ -86,7 +86,8 @@ class Tensor(Symbol):
 
     def at_least(self, floor: float) -> Tensor:
         """The larger of each element and `floor`."""
-        return self._like(np.maximum(self.values, floor))
+        with np.errstate(over="ignore"):
+            return self._like(np.maximum(self.values, floor))
 
     def _means(self, totals: Array, axis: int) -> Tensor:
         count = max(self.values.shape[axis], 1)
