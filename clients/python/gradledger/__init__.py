@@ -4,13 +4,14 @@
     params, receipt = model.push({"w": gradient})
 
 Reading order: `client.py`, `model.py`, `worker.py` (how a push counts once), `membership.py` (leases),
-`transport.py` (retries), `tensors.py` (the bytes), `rows.py` (tables), `receipt.py`,
-`errors.py` (every way to fail).
+`events.py` (watching), `transport.py` and `patience.py` (retries), `tensors.py` (the bytes),
+`rows.py` (tables), `receipt.py`, `errors.py` (every way to fail).
 """
 
 from gradledger import errors
 from gradledger.client import Client
 from gradledger.errors import ConnectionFailed, GradledgerError, Problem
+from gradledger.events import Event, Events
 from gradledger.membership import Membership
 from gradledger.model import Model
 from gradledger.receipt import Receipt
@@ -21,6 +22,8 @@ from gradledger.version import __version__
 __all__ = [
     "Client",
     "ConnectionFailed",
+    "Event",
+    "Events",
     "GradledgerError",
     "Membership",
     "Model",

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gradledger import tensors
 from gradledger.errors import MalformedAnswer, ModelNotFound, ParametersMissing, PreconditionFailed
+from gradledger.events import Events
 from gradledger.membership import Membership
 from gradledger.receipt import Receipt
 from gradledger.rows import Rows, joined, spread
@@ -122,6 +123,15 @@ class Model:
     def workers(self) -> dict[str, Any]:
         """Who takes part, {"workers": […], "round": {…}}: each one's standing, and who waits in the round."""
         return dict(self._transport.send("GET", f"{self._path}/workers").json())
+
+    def events(self, after: str | int | None = None) -> Events:
+        """What happens to the model, as it happens: an iterator of `Event`, which ends with "delete".
+
+        It begins now, or behind `after`: an event's id, an iterator's `last_id`, or 0 for all that is held.
+        A broken connection is resumed where it was. What is held no more is told as "reset".
+        Raises ModelNotFound, and MalformedRequest if `after` is no id.
+        """
+        return Events(self._transport, self._path, after)
 
     def pull(self, *, wait_s: float = 0.0, view: str = TRAIN) -> Params:
         """The current parameters; if they are those seen last, nothing is transferred.
