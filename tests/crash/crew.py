@@ -55,6 +55,7 @@ class Member:
         return [each for each in list(self.told) if each.fate != "waiting"]
 
     def kill(self) -> None:
+        """SIGKILL."""
         self.process.kill()
         self.killed = True
         self.gone()
@@ -115,11 +116,6 @@ class Crew:
     @property
     def living(self) -> list[Member]:
         return [member for member in self.members if not member.killed]
-
-    def kill(self, count: int) -> None:
-        """SIGKILL to the first of those alive."""
-        for member in self.living[:count]:
-            member.kill()
 
     def wait_for_pushes(self, count: int) -> None:
         """Until each of those alive has `count` more pushes settled."""
