@@ -82,17 +82,20 @@ def dequantize(
     Overflows to infinity, silently: the caller checks. Writes into `out` if given, else into a new array.
     Raises ValueError unless there is one scale for each block of 256 elements; the last may be shorter.
     """
-    wholes, factors = np.frombuffer(raw, np.int8), np.frombuffer(scales, _F32).astype(target)
+    wholes, factors = np.frombuffer(raw, np.int8), np.frombuffer(scales, _F32).astype(target, copy=False)
     if factors.size != blocks_of(wholes.size):
         raise ValueError(
             f"{factors.size} scales; expected {blocks_of(wholes.size)} for {wholes.size} elements"
         )
     out = _room(out, wholes.size, target)
-    full, grid = wholes.size // SCALE_BLOCK, (-1, SCALE_BLOCK)
+    full = wholes.size // SCALE_BLOCK
     rest = full * SCALE_BLOCK
     with np.errstate(all="ignore"):
-        np.multiply(wholes[:rest].reshape(grid), factors[:full, None], out=out[:rest].reshape(grid))
-        np.multiply(wholes[rest:], factors[full:], out=out[rest:])
+        if full:
+            rows = wholes[:rest].reshape(full, SCALE_BLOCK)
+            np.multiply(rows, factors[:full, None], out=out[:rest].reshape(full, SCALE_BLOCK))
+        if rest < wholes.size:
+            np.multiply(wholes[rest:], factors[full], out=out[rest:])
     return out
 
 

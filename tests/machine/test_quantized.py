@@ -121,6 +121,12 @@ def scaled(values: NDArray[Any], *, name: str = "b") -> Arrays:
         (scaled(f32(1, 1).reshape(2, 1)), WrongShape, r"\[2, 1\]; expected \[2\]"),
         ({"e": i8((0,), 1), "e#scale": f32(1)}, WrongShape, r"\[1\]; expected \[0\]"),
         (scaled(np.ones(2)), WrongDtype, "'b#scale' has dtype F64; expected one of F32"),
+        (scaled(i8((2,), 1)), WrongDtype, "'b#scale' has dtype I8; expected one of F32"),
+        (
+            dict(reversed(scaled(i8((2,), 1)).items())),
+            WrongDtype,
+            "'b#scale' has dtype I8; expected one of F32",
+        ),
         (scaled(f32(1, -1)), WrongScale, r"b#scale\[1\] is -1.0; a scale is never negative"),
         (scaled(f32(-0.0, 1)), WrongScale, r"b#scale\[0\] is -0.0"),
         (scaled(f32(1, np.nan)), NonFinite, r"'b' holds NaN or infinite numbers: b#scale\[1\] is nan"),

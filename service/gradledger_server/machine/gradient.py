@@ -81,9 +81,10 @@ def check(layout: Layout, tensors: Tensors, *, upload: bool = False) -> None:
             continue
         require_shape(name, place, known.tensor.shape)
         require_dtype(name, place, dtypes)
-        if place.dtype == quantized.DTYPE:
-            quantized.require_scales(tensors, name)
     row_gradient.check(layout.tables, tensors, dtypes, upload=upload)
+    sent, ours = tensors.table.items(), layout.wire_dtypes
+    if whole := [name for name, place in sent if place.dtype == quantized.DTYPE and name in ours]:
+        quantized.check(tensors, whole)
 
 
 def gather(layout: Layout, tensors: Tensors, blocks: Blocks) -> list[Stretch | Touched]:

@@ -6,7 +6,7 @@ as they came, and each replay multiplies anew: the product is the same bits ever
 
 from __future__ import annotations
 
-from math import prod
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -39,20 +39,15 @@ def numbers(
     return widen(tensors[name], dtype, target, out)
 
 
-def require_scales(tensors: Tensors, name: str) -> None:
-    """Raises WrongScale, WrongDtype, WrongShape or NonFinite unless I8 `name` has the scales it needs."""
-    beside = name + SCALE_SUFFIX
-    sent = tensors.table.get(beside)
-    if sent is None:
-        raise WrongScale(f"tensor {name!r} is {DTYPE}, but {beside!r} is not in the body", tensor=name)
-    require_dtype(beside, sent, ("F32",))
-    elements = prod(tensors.table[name].shape)
-    why = f"a scale for each {SCALE_BLOCK} of the {elements} elements of {name!r}"
-    require_shape(beside, sent, (blocks_of(elements),), why)
-    scales = np.frombuffer(tensors[beside], NUMPY_DTYPE["F32"])
-    # Read as unsigned, what is negative, infinite or no number is a large one: one pass finds them all.
-    if scales.size and scales.view(np.uint32).max() >= _INFINITY:
-        _refuse(name, scales)
+def check(tensors: Tensors, names: Sequence[str]) -> None:
+    """Raises WrongScale, WrongDtype, WrongShape or NonFinite unless these I8 tensors have their scales."""
+    for name in names:
+        _require_scales(tensors, name)
+    scales = np.frombuffer(b"".join(tensors[name + SCALE_SUFFIX] for name in names), np.uint32)
+    # As whole numbers, what is negative, infinite or no number is a large one: one pass finds them all.
+    if scales.size and scales.max() >= _INFINITY:
+        for name in names:
+            _refuse_unusable(tensors, name)
 
 
 def require_scaled(tensors: Tensors, scales: str) -> None:
@@ -64,8 +59,26 @@ def require_scaled(tensors: Tensors, scales: str) -> None:
         raise WrongScale(f"{scales!r} has scales for {name!r}, which is {got}; expected {DTYPE}", tensor=name)
 
 
-def _refuse(name: str, scales: NDArray[np.float32]) -> None:
-    block = int(np.argmax(scales.view(np.uint32) >= _INFINITY))
+def _require_scales(tensors: Tensors, name: str) -> None:
+    beside = name + SCALE_SUFFIX
+    sent = tensors.table.get(beside)
+    if sent is None:
+        raise WrongScale(f"tensor {name!r} is {DTYPE}, but {beside!r} is not in the body", tensor=name)
+    place = tensors.table[name]
+    elements = place.stop - place.start  # of one byte each
+    expected = (blocks_of(elements),)
+    require_dtype(beside, sent, ("F32",))
+    if sent.shape != expected:
+        why = f"a scale for each {SCALE_BLOCK} of the {elements} elements of {name!r}"
+        require_shape(beside, sent, expected, why)
+
+
+def _refuse_unusable(tensors: Tensors, name: str) -> None:
+    scales = np.frombuffer(tensors[name + SCALE_SUFFIX], NUMPY_DTYPE["F32"])
+    wrong = scales.view(np.uint32) >= _INFINITY
+    if not wrong.any():
+        return
+    block = int(np.argmax(wrong))
     scale = f"{name + SCALE_SUFFIX}[{block}] is {float(scales[block])}"
     if np.isfinite(scales[block]):
         raise WrongScale(f"{scale}; a scale is never negative", tensor=name, index=[block])

@@ -41,7 +41,7 @@ class Touched:
 
 
 def check(tables: Tables, tensors: Tensors, dtypes: Sequence[str], *, upload: bool) -> None:
-    """Raises WrongRows, WrongShape, WrongDtype or WrongScale unless what the body holds of tables fits them.
+    """Raises WrongRows, WrongShape or WrongDtype unless what the body holds of tables fits them.
 
     An upload may bring a whole table, and names no row twice; a push brings whole ones in mode dense only.
     """
@@ -56,8 +56,6 @@ def check(tables: Tables, tensors: Tensors, dtypes: Sequence[str], *, upload: bo
             _require_whole(table, values, upload=upload)
         else:
             _require_some(table, tensors, upload=upload)
-        if values.dtype == quantized.DTYPE:
-            quantized.require_scales(tensors, name)
 
 
 def gather(tables: Tables, tensors: Tensors, blocks: Blocks) -> list[Touched]:

@@ -104,6 +104,13 @@ def test_a_block_of_nothing_has_scale_zero(zero: float) -> None:
     assert not made.values.any()
 
 
+def test_where_a_scale_can_only_be_coarse_nothing_wraps_around() -> None:
+    smallest = np.finfo(np.float32).smallest_subnormal
+    made = quantized(np.array([190, -190, 3], np.float32) * smallest)
+    assert made.scales == smallest, "190 / 127, rounded to what there is"
+    assert made.values.tolist() == [127, -127, 3]
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_stays_so_in_its_block_alone(bad: float) -> None:
     array = noise(600)
