@@ -21,6 +21,7 @@
     │   │   ├── SequenceGap         an acknowledged push was lost, or one was skipped
     │   │   ├── StaleGradient       its base is further back than the model allows
     │   │   ├── NotAMember          the round waits for members only
+    │   │   ├── WorkerQuarantined   its gradients were too large too often, or somebody said so
     │   │   └── WorkerAhead         the worker's last push still waits for the others
     │   ├── LengthRequired          411
     │   ├── PreconditionFailed      412  If-Match names another version
@@ -162,6 +163,11 @@ class StaleGradient(Conflict):
 class NotAMember(Conflict):
     problem, title = "not-a-member", "The worker is not a member, so its gradient cannot be waited for"
     hint = 'Join with POST /v1/models/{model}/workers {"worker": "…"}, then push.'
+
+
+class WorkerQuarantined(Conflict):
+    problem, title = "worker-quarantined", "The worker is in quarantine: none of its gradients count"
+    hint = "Find out what is wrong with it; DELETE /v1/models/{model}/quarantine/{worker} lets it out."
 
 
 class WorkerAhead(Conflict):

@@ -9,7 +9,7 @@
         │   ├── NotFound ─ ModelNotFound, TensorNotFound, ViewNotFound, RuleNotFound
         │   ├── MethodNotAllowed, NotAcceptable
         │   ├── Conflict ─ ModelExists, ParametersMissing, NoPlateau, SequenceGap, StaleGradient,
-        │   │              NotAMember, WorkerAhead
+        │   │              NotAMember, WorkerAhead, WorkerQuarantined
         │   ├── LengthRequired, PreconditionFailed, BodyTooLarge, UnsupportedMediaType
         │   ├── Invalid ─ InvalidSpec, InvalidName, UnknownTensor, WrongShape, WrongDtype, WrongRows,
         │   │             WrongScale, NonFinite, SequenceReused
@@ -162,6 +162,10 @@ class NotAMember(Conflict):
     """The model's rounds wait for members only: join first."""
 
     slug = "not-a-member"
+
+
+class WorkerQuarantined(Conflict):
+    """None of the worker's gradients count until it is let out: `Model.release`."""
 
 
 class WorkerAhead(Conflict):

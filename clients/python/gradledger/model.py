@@ -140,6 +140,14 @@ class Model:
         """Who takes part, {"workers": […], "round": {…}}: each one's standing, and who waits in the round."""
         return dict(self._transport.send("GET", f"{self._path}/workers").json())
 
+    def quarantine(self, worker: str) -> None:
+        """From now on none of a worker's gradients count and nobody waits for it."""
+        self._transport.send("PUT", f"{self._path}/quarantine/{quote(worker, safe='')}")
+
+    def release(self, worker: str) -> None:
+        """Lets a worker out of quarantine; it begins without strikes."""
+        self._transport.send("DELETE", f"{self._path}/quarantine/{quote(worker, safe='')}")
+
     def pull(self, *, wait_s: float = 0.0, view: str = TRAIN) -> Params:
         """The current parameters; if they are those seen last, nothing is transferred.
 
