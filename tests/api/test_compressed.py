@@ -122,6 +122,17 @@ def test_a_round_of_compressed_pushes_is_a_round_of_their_numbers(new: Model) ->
     assert {n: a.tobytes() for n, a in one.items()} == {n: a.tobytes() for n, a in other.items()}
 
 
+@pytest.mark.parametrize(("guard", "left"), [("skip", 0), ("zero", 256)])
+def test_a_guard_takes_a_block_that_is_not_finite(new: Model, guard: str, left: int) -> None:
+    new.create({"w": [0.0] * 300}, guard={"nonfinite": guard})
+    gradient = i8("w", (300,), 1)
+    broken = gradient | {"w#scale": np.array([gradient["w#scale"][0], np.nan], np.float32)}
+    assert new.push_bytes(broken, Prefer="return=minimal").status == 200
+    expected = 0 - plain(gradient, "w", np.float32)
+    expected[left:] = 0
+    assert np.array(new.pull()["w"], np.float32).tobytes() == expected.tobytes()
+
+
 @pytest.mark.parametrize("rule", ["momentum", "adam", "lion"])
 def test_rules_see_the_numbers_alone(new: Model, rule: str) -> None:
     models = [new, Model(new.service, new.name + ".plain")]

@@ -170,8 +170,13 @@ def _scales() -> Iterator[tuple[str, Attack]]:
     yield "wrong-scale", Attack("a scale beside F32", body(both, ONE * 2), "'w', which is F32")
     yield "wrong-scale", Attack("a negative scale", scaled(-1.0), "w#scale[0] is -1.0")
     yield "wrong-scale", Attack("a scale of -0", scaled(-0.0), "w#scale[0] is -0.0")
-    for value in (math.nan, math.inf, -math.inf):
-        yield "non-finite", Attack(f"a scale of {value}", scaled(value), f"w#scale[0] is {value}")
+    yield "wrong-scale", Attack("a scale of -inf", scaled(-math.inf), "w#scale[0] is -inf")
+    for value in (math.nan, -math.nan, math.inf):
+        sign = math.copysign(1, value)
+        yield (
+            "non-finite",
+            Attack(f"a scale of {value}, sign {sign}", scaled(value), "'w' holds 1 NaN or infinite"),
+        )
     huge = body(pair, b"\x7f" + struct.pack("<f", 3e38))
     yield "non-finite", Attack("a product beyond float32", huge, "'w' holds 1 NaN or infinite")
     none = {"w": whole, "w#scale": tensor(1, 1, [0])}

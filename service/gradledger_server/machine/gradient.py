@@ -69,7 +69,7 @@ def check(layout: Layout, tensors: Tensors, *, upload: bool = False) -> None:
     """Raises UnknownTensor, WrongShape, WrongDtype, WrongScale or WrongRows unless all fits.
 
     Nothing is broadcast. With `upload` the tensors are values and not a gradient: a table may then come as a
-    whole, and nothing as I8. NonFinite is raised for scales; of the numbers `norm` finds out.
+    whole, and nothing as I8. What is not finite is for `norm` to find.
     """
     if not tensors.table:
         raise MalformedBody("the body holds no tensor", hint="Send at least one tensor of the model.")

@@ -21,12 +21,10 @@ from gradledger_server.dtypes import (
     widen,
 )
 from gradledger_server.entries import Tensors
-from gradledger_server.errors import NonFinite, WrongScale
+from gradledger_server.errors import WrongScale
 from gradledger_server.machine.placements import require_dtype, require_shape
 
 DTYPE = "I8"
-
-_INFINITY = 0x7F800000  # as the bits of a float32
 
 
 def numbers(
@@ -40,14 +38,17 @@ def numbers(
 
 
 def check(tensors: Tensors, names: Sequence[str]) -> None:
-    """Raises WrongScale, WrongDtype, WrongShape or NonFinite unless these I8 tensors have their scales."""
+    """Raises WrongScale, WrongDtype or WrongShape unless each of these I8 tensors has its scales.
+
+    A scale may be NaN or infinite, and so is every number of its block then: they are found where numbers
+    are measured, whatever they came in.
+    """
     for name in names:
         _require_scales(tensors, name)
-    scales = np.frombuffer(b"".join(tensors[name + SCALE_SUFFIX] for name in names), np.uint32)
-    # As whole numbers, what is negative, infinite or no number is a large one: one pass finds them all.
-    if scales.size and scales.max() >= _INFINITY:
+    joined = b"".join(tensors[name + SCALE_SUFFIX] for name in names)
+    if _negative(np.frombuffer(joined, NUMPY_DTYPE["F32"])).any():
         for name in names:
-            _refuse_unusable(tensors, name)
+            _refuse_negative(tensors, name)
 
 
 def require_scaled(tensors: Tensors, scales: str) -> None:
@@ -73,13 +74,17 @@ def _require_scales(tensors: Tensors, name: str) -> None:
         require_shape(beside, sent, expected, why)
 
 
-def _refuse_unusable(tensors: Tensors, name: str) -> None:
+def _negative(scales: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which have a minus sign, -0 and -inf included; that of a NaN means nothing."""
+    return np.signbit(scales) & ~np.isnan(scales)
+
+
+def _refuse_negative(tensors: Tensors, name: str) -> None:
     scales = np.frombuffer(tensors[name + SCALE_SUFFIX], NUMPY_DTYPE["F32"])
-    wrong = scales.view(np.uint32) >= _INFINITY
-    if not wrong.any():
-        return
-    block = int(np.argmax(wrong))
-    scale = f"{name + SCALE_SUFFIX}[{block}] is {float(scales[block])}"
-    if np.isfinite(scales[block]):
-        raise WrongScale(f"{scale}; a scale is never negative", tensor=name, index=[block])
-    raise NonFinite(f"tensor {name!r} holds NaN or infinite numbers: {scale}", tensor=name, index=[block])
+    if (negative := _negative(scales)).any():
+        block = int(np.argmax(negative))
+        raise WrongScale(
+            f"{name + SCALE_SUFFIX}[{block}] is {float(scales[block])}; a scale has no minus sign",
+            tensor=name,
+            index=[block],
+        )
