@@ -39,8 +39,10 @@ def run(plan: Plan) -> Report:
 
 def _measure(plan: Plan, report: Report, durability: str, elements: int, bodies: dict[str, bytes]) -> None:
     with serving(plan, durability, elements) as service:
+        # One connection for all: the service closes those that idle while the others take their turns.
+        connection = Connection(service.port, 4 * elements + HEAD_BYTES)
         pushers = {
-            f"{form}, {answer}": Pusher(service, f"{form}-{number}", body, headers, elements)
+            f"{form}, {answer}": Pusher(connection, f"{form}-{number}", body, headers)
             for form, body in bodies.items()
             for number, (answer, headers) in enumerate(ANSWERS.items())
         }
@@ -48,8 +50,7 @@ def _measure(plan: Plan, report: Report, durability: str, elements: int, bodies:
         cases = {name: timed(pusher.push) for name, pusher in pushers.items()}
         samples = take_turns(cases, plan.pick(30, 3), warmups=3)
         require_steps(service, sum(pusher.sequence for pusher in pushers.values()))
-        for pusher in pushers.values():
-            pusher.close()
+        connection.close()
     report.samples[durability] = dict(samples.seconds)
     for answer in ANSWERS:
         for form in ("BF16", "int8"):
@@ -60,19 +61,15 @@ def _measure(plan: Plan, report: Report, durability: str, elements: int, bodies:
 
 
 class Pusher(Worker):
-    """A worker that sends one form on one connection."""
+    """A worker that sends one form and asks for one answer."""
 
-    def __init__(self, service: Service, name: str, body: bytes, headers: str, elements: int) -> None:
+    def __init__(self, connection: Connection, name: str, body: bytes, headers: str) -> None:
         super().__init__(name, memoryview(body))
-        self._headers = headers
-        self._connection = Connection(service.port, 4 * elements + HEAD_BYTES)
+        self._connection, self._headers = connection, headers
 
     def push(self) -> None:
         """A gradient out, and whatever was asked for in."""
         self._connection.request("POST", self.target(), self._headers, self.gradient)
-
-    def close(self) -> None:
-        self._connection.close()
 
 
 def _body(elements: int, wire: Wire | None) -> bytes:
