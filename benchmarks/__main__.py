@@ -14,7 +14,17 @@ from pathlib import Path
 from benchmarks import facts, table
 from benchmarks.measure import Plan, Report
 
-FAMILIES = ("dense", "small", "sparse", "kernel", "rules", "recovery", "client", "modes")
+FAMILIES = (
+    "dense",
+    "compressed",
+    "small",
+    "sparse",
+    "kernel",
+    "rules",
+    "recovery",
+    "client",
+    "modes",
+)
 HERE = Path(__file__).resolve().parent
 DOCS = HERE.parent / "docs"
 

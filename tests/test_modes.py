@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from gradledger_server.api.documents import FATES
+from gradledger_server.machine.guard import NONFINITE
 from gradledger_server.machine.sync.merge import NAMES
 from gradledger_server.machine.sync.policy import MODES
 from tests.service import Service
@@ -57,6 +59,8 @@ def test_the_worker_in_python(service: Service) -> None:
     assert run("python", sys.executable, "-c", service=service) == "merged 3 30.0\n"
 
 
-@pytest.mark.parametrize("name", [*MODES, *NAMES, "late", "rejected", "compensate", "grace_ms", "lease_s"])
+@pytest.mark.parametrize(
+    "name", [*MODES, *NAMES, "late", "rejected", "compensate", "grace_ms", "lease_s", *FATES, *NONFINITE]
+)
 def test_everything_has_its_word(name: str) -> None:
     assert f"`{name}`" in PAGE

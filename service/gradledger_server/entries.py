@@ -72,7 +72,9 @@ class Push:
     """A worker's gradient, validated: names, shapes and dtypes fit the model and every number is finite.
 
     (`worker`, `sequence`) names it; without a worker, `key` may (an Idempotency-Key). `base` is the step
-    the gradient was computed at, None if the worker did not say.
+    the gradient was computed at, None if the worker did not say. Where the model's guard takes gradients
+    that are not finite, `zeroed` says how many of its numbers count as 0, and a `grad_norm` that is NaN that
+    it is skipped.
     """
 
     tensors: Tensors
@@ -85,6 +87,7 @@ class Push:
     grad_norm: float  # Euclidean norm over all tensors of the push, by the canonical tree
     durability: str  # of the server at the append: "fsync", "everysec" or "memory"
     at_ms: int
+    zeroed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,13 +140,22 @@ class Close:
 
 
 @dataclass(frozen=True, slots=True)
+class Quarantine:
+    """Somebody puts a worker into quarantine, or lets it out. What a guard rail does is no entry."""
+
+    worker: str
+    begins: bool
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Delete:
     """The model ends. Nothing follows."""
 
     at_ms: int
 
 
-Entry = Create | Upload | Push | Metric | Configure | Join | Leave | Close | Delete
+Entry = Create | Upload | Push | Metric | Configure | Join | Leave | Close | Quarantine | Delete
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@
     │   │   ├── SequenceGap         an acknowledged push was lost, or one was skipped
     │   │   ├── StaleGradient       its base is further back than the model allows
     │   │   ├── NotAMember          the round waits for members only
+    │   │   ├── WorkerQuarantined   its gradients were too large too often, or somebody said so
     │   │   └── WorkerAhead         the worker's last push still waits for the others
     │   ├── LengthRequired          411
     │   ├── PreconditionFailed      412  If-Match names another version
@@ -33,6 +34,7 @@
     │       ├── WrongShape
     │       ├── WrongDtype
     │       ├── WrongRows           of a table: out of range, too many, or not named
+    │       ├── WrongScale          of an I8 gradient: missing, alone, or negative
     │       ├── NonFinite
     │       └── SequenceReused      same (worker, sequence) or key, other body
     ├── Unavailable                 the request may be right; try again
@@ -163,6 +165,11 @@ class NotAMember(Conflict):
     hint = 'Join with POST /v1/models/{model}/workers {"worker": "…"}, then push.'
 
 
+class WorkerQuarantined(Conflict):
+    problem, title = "worker-quarantined", "The worker is in quarantine: none of its gradients count"
+    hint = "Find out what is wrong with it; DELETE /v1/models/{model}/quarantine/{worker} lets it out."
+
+
 class WorkerAhead(Conflict):
     problem, title = "worker-ahead", "The worker's last push still waits for the others"
     hint = "Ask for its receipt, or repeat it with Prefer: wait=20, and push again when it has counted."
@@ -216,6 +223,11 @@ class WrongDtype(Invalid):
 class WrongRows(Invalid):
     problem, title = "wrong-rows", "The rows of a table are not named as they must be"
     hint = "Send the gradients [k, …] of some rows beside their numbers, I64 [k], under <table>#rows."
+
+
+class WrongScale(Invalid):
+    problem, title = "wrong-scale", "The scales of an I8 gradient do not fit"
+    hint = "Send I8 beside <tensor>#scale, F32 [⌈n / 256⌉]: element i is tensor[i] · scale[⌊i / 256⌋]."
 
 
 class NonFinite(Invalid):

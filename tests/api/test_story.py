@@ -35,6 +35,7 @@ def test_a_gradient_in_json_comes_back_as_parameters(service: Service) -> None:
         "worker": "w0",
         "sequence": 1,
         "round": None,
+        "zeroed": 0,
         "replayed": False,
     }
     assert answer.json["step"] == 1

@@ -112,9 +112,9 @@ def told_fates(story: list[Event]) -> list[tuple[Name, str, int]]:
         facts = event.facts
         if event.kind == "step":
             fates += [((g["worker"], g["sequence"]), g["fate"], facts["step"]) for g in facts["gradients"]]
-        elif event.kind == "late":
+        elif event.kind == "late" or (event.kind == "rejected" and "round" not in facts):  # on its way
             name = facts["worker"], facts["sequence"]
-            fates.append((name, "late", facts["base"] + facts["staleness"]))
+            fates.append((name, event.kind, facts["base"] + facts["staleness"]))
     return fates
 
 

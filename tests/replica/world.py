@@ -13,7 +13,17 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from gradledger_server.blocks import Blocks
-from gradledger_server.entries import Configure, Create, Delete, Join, Json, Leave, Tensors, Upload
+from gradledger_server.entries import (
+    Configure,
+    Create,
+    Delete,
+    Join,
+    Json,
+    Leave,
+    Quarantine,
+    Tensors,
+    Upload,
+)
 from gradledger_server.errors import GradledgerError, ModelNotFound
 from gradledger_server.kernels.cpu import CpuDevice
 from gradledger_server.machine import image
@@ -125,6 +135,9 @@ class World:
 
     def leave(self, model: str, worker: str, replica: str = "one") -> None:
         self.hot(model, replica).decide(lambda _: Leave(worker, "left", self.now_ms))
+
+    def quarantine(self, model: str, worker: str, replica: str = "one", *, begins: bool) -> None:
+        self.hot(model, replica).decide(lambda _: Quarantine(worker, begins, self.now_ms))
 
     def time_out(self, model: str, replica: str = "one") -> None:
         """What the replica's alarm does when it rings."""

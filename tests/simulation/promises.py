@@ -13,14 +13,14 @@ from collections import defaultdict
 
 import numpy as np
 
-from gradledger_server.entries import Close, Configure, Entry, Join, Leave, Push
+from gradledger_server.entries import Close, Configure, Entry, Join, Leave, Push, Quarantine
 from gradledger_server.machine.receipts import Receipt
 from gradledger_server.machine.sync.policy import Policy
 from tests.machine.bodies import weights_of
 from tests.simulation.log import Log
 from tests.simulation.replica import Glance, Replica, glance
 
-FINAL = ("applied", "merged", "late", "rejected")
+FINAL = ("applied", "merged", "late", "rejected", "skipped", "outlier", "quarantined")
 COUNTED = ("applied", "merged")
 
 
@@ -61,6 +61,7 @@ class Promises:
         assert model.held.keys() == {push.offset for push in model.rounds.waiting}
         if isinstance(entry, Push | Join) and (worker := entry.worker or "") in model.rounds.members:
             self._signs_of_life[worker] = max(self._signs_of_life.get(worker, 0), entry.at_ms)
+        self._joined -= model.guard.quarantined
         assert all(worker in model.rounds.members for worker in self._joined), "a member is forgotten"
         settled = self._newly_settled()
         by_step: dict[int, list[Receipt]] = defaultdict(list)
@@ -71,7 +72,8 @@ class Promises:
         for number in sorted(by_step):
             self._require_one_round(by_step[number])
             if number == step + 1 and not isinstance(entry, Configure):  # a change may come at this very edge
-                self._require_fit(policy, by_step[number], entry, before, gone)
+                left_out = [receipt for receipt in passed_over if receipt.round is not None]
+                self._require_fit(policy, by_step[number], left_out, entry, before, gone)
         lines = [
             f"step {n}: {[(r.worker, r.sequence, r.fate) for r in group]}" for n, group in by_step.items()
         ]
@@ -90,8 +92,8 @@ class Promises:
                 self._joined.discard(entry.worker)
             case Close():
                 assert entry.round == rounds.number and not rounds.closing, "no round is closed twice"
-                patience_ms = rounds.policy.grace_ms if entry.reason == "grace" else rounds.policy.lease_ms
-                patient = [p for p in rounds.waiting if entry.at_ms - p.at_ms >= (patience_ms or 0)]
+                patience_ms = rounds.grace_ms if entry.reason == "grace" else rounds.policy.lease_ms
+                patient = [p for p in rounds.waiting if entry.at_ms - p.at_ms >= patience_ms]
                 enough = (rounds.policy.quorum or 1) if entry.reason == "grace" else 1
                 assert len(patient) >= enough, "it is closed too soon"
                 self._closed = entry.round
@@ -123,11 +125,19 @@ class Promises:
         return settled
 
     def _require_fit(
-        self, policy: Policy, group: list[Receipt], entry: Entry, before: Glance, gone: int
+        self,
+        policy: Policy,
+        group: list[Receipt],
+        left_out: list[Receipt],
+        entry: Entry,
+        before: Glance,
+        gone: int,
     ) -> None:
-        """The first step after an entry, by the mode that reigned before it."""
-        workers, members = [receipt.worker for receipt in group], set(before.members)
-        given_up = self._closed == before.round or isinstance(entry, Leave | Close)
+        """The first step after an entry, by the mode that reigned before it; guard rails left some out."""
+        left_out = [receipt for receipt in left_out if receipt.round == group[0].round]
+        given, members = [receipt.worker for receipt in (*group, *left_out)], set(before.members)
+        workers = [receipt.worker for receipt in group]
+        given_up = self._closed == before.round or isinstance(entry, Leave | Close | Quarantine)
         if policy.take == 1:
             assert len(group) == 1
         if policy.in_rounds:
@@ -135,12 +145,13 @@ class Promises:
         if policy.mode == "buffered":
             assert len(group) == policy.take
         if policy.mode in ("bsp", "quorum") and not given_up:
-            assert members <= set(workers), "all members are in"
-            assert len(group) >= (policy.workers or 0) - gone, "all that were to come are in"
+            assert members <= set(given), "all members are in"
+            assert len(given) >= (policy.workers or 0) - gone, "all that were to come are in"
         if policy.mode == "quorum" and isinstance(entry, Close) and entry.reason == "grace":
             assert len(group) >= (policy.quorum or 0), "a quorum is in"
         if policy.mode == "backup" and not given_up and policy.workers is None:
-            assert len(group) >= min(int(policy.take), len(members)), "as many as the mode takes are in"
+            enough = len(group) >= min(int(policy.take), len(members)) or members <= set(given)
+            assert enough, "as many as the mode takes are in, or all"
 
     def _compare(self, replica: Replica) -> None:
         seen = self._glances.get(replica.applied)
@@ -150,7 +161,7 @@ class Promises:
         """Nobody has been waiting for long, but where any pushes will do and there are too few."""
         rounds = self.observer.model.rounds
         if rounds.policy.mode == "buffered":
-            assert len(rounds.waiting) < int(rounds.policy.take)
+            assert sum(push.left_out is None for push in rounds.waiting) < int(rounds.policy.take)
             return
         for push in rounds.waiting:
             waited_ms = now_ms - self.logged_ms[push.offset]

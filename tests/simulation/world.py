@@ -8,6 +8,7 @@ mode. `World(seed).run()` raises Broken with the whole story if one of the promi
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,8 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from gradledger_server.entries import Close, Configure, Create, Join, Leave, Push
-from gradledger_server.errors import NotAMember, SequenceReused, StaleGradient, WorkerAhead
+from gradledger_server.entries import Close, Configure, Create, Join, Leave, Push, Quarantine
+from gradledger_server.errors import (
+    NotAMember,
+    SequenceReused,
+    StaleGradient,
+    WorkerAhead,
+    WorkerQuarantined,
+)
 from gradledger_server.machine import spec as specs
 from gradledger_server.machine.receipts import Receipt
 from gradledger_server.store.contract import Gap, Moved
@@ -45,8 +52,16 @@ SYNCS: list[dict[str, Any]] = [
     {"mode": "buffered", "take": 3},
     {"mode": "quorum", "quorum": 2, "grace_ms": 400},
     {"mode": "quorum", "quorum": 2, "grace_ms": 0, "workers": 4},
+    {"mode": "quorum", "quorum": 2},
+    {"mode": "quorum", "quorum": 3, "workers": 5},
 ]
 STALENESSES: list[dict[str, Any]] = [{}, {}, {"max": 3}, {"scale": 0.5}, {"compensate": 0.25, "history": 2}]
+GUARDS: list[dict[str, Any]] = [
+    {},
+    {"nonfinite": "skip"},
+    {"outliers": {"factor": 3.0, "strikes": 2, "window": 8}},
+    {"nonfinite": "skip", "outliers": {"factor": 2.0, "strikes": 1, "window": 16}},
+]
 ADAM = {"rule": "adam", "lr": 0.1}
 SGD = {"rule": "sgd", "lr": 1.0}
 
@@ -76,7 +91,8 @@ class World:
         self.now_ms = 100_000
         self.sums = self.random.random() < 0.5  # a world where the weights can be added up by hand
         sync = self._any_sync()
-        given: dict[str, Any] = {"optimizer": SGD if self.sums else ADAM, "sync": sync}
+        guard = self.random.choice(GUARDS)
+        given: dict[str, Any] = {"optimizer": SGD if self.sums else ADAM, "sync": sync, "guard": guard}
         start = safetensors.decode(memoryview(save({"w": f32(0, 0)})))
         created = Create(spec({"w": (2,)}, **given), start, digest(start.payload), self.now_ms)
         self.log = Log([created])
@@ -87,7 +103,7 @@ class World:
             self.promises.watch(replica)
         self.workers = [Worker(f"w{i}") for i in range(self.random.randint(1, 5))]
         self.gradients: dict[tuple[str, int], NDArray[Any]] = {}
-        self._tell(f"{sync}, replicas' clocks {clocks}")
+        self._tell(f"{sync}, {guard}, replicas' clocks {clocks}")
 
     def run(self, moves: int = 80) -> None:
         """So many moves; then nobody moves any more, and within two leases nothing may wait."""
@@ -140,6 +156,8 @@ class World:
         answer = self._send(worker, worker.asked)
         if isinstance(answer, NotAMember):
             self._join(worker)
+        elif isinstance(answer, WorkerQuarantined) and self.random.random() < 0.3:
+            self._enter(lambda _, at_ms: Quarantine(worker.name, False, at_ms))
         elif isinstance(answer, StaleGradient):
             worker.base = self._step_of(self.random.choice(self.replicas))
             worker.asked = self._drawn(worker, worker.sequence)
@@ -153,7 +171,8 @@ class World:
         answer = replica.push(push, self.now_ms)
         told = answer.fate if isinstance(answer, Receipt) else type(answer).__name__
         self._tell(f"{worker.name} pushes {push.sequence} base {push.base} at {replica.name}: {told}")
-        assert isinstance(answer, Receipt | NotAMember | StaleGradient | WorkerAhead | Gap), answer
+        refusals = NotAMember | StaleGradient | WorkerAhead | WorkerQuarantined | Gap
+        assert isinstance(answer, Receipt | refusals), answer
         self._listen()
         return answer
 
@@ -177,7 +196,8 @@ class World:
 
     def _drawn(self, worker: Worker, sequence: int, *, keep: bool = True) -> Push:
         """A gradient of small whole numbers, computed at what the worker believes is the step."""
-        gradient = f32(self.random.randint(1, 9), self.random.randint(-9, 9))
+        largest = 9 if self.random.random() < 0.9 else 900
+        gradient = f32(self.random.randint(1, largest), self.random.randint(-9, 9))
         if not keep:
             gradient += 0.5
         else:
@@ -192,13 +212,14 @@ class World:
             key=None,
             base=base,
             weight=1.0,
-            grad_norm=float(np.linalg.norm(gradient)),
+            grad_norm=float(np.linalg.norm(gradient)) if self.random.random() < 0.95 else math.nan,
             durability="memory",
             at_ms=0,  # the replica's clock says when it arrives
         )
 
     def _join(self, worker: Worker) -> None:
-        self._enter(lambda _, at_ms: Join(worker.name, at_ms))
+        if worker.name not in self.promises.observer.model.guard.quarantined:
+            self._enter(lambda _, at_ms: Join(worker.name, at_ms))
 
     def _leave(self, worker: Worker) -> None:
         worker.alive = False
@@ -219,7 +240,11 @@ class World:
             replica.restart()
         elif chance < 0.5:
             replica.catch_up(replica.applied + self.random.randint(1, 6))
-        elif chance < 0.52:
+        elif chance < 0.51:
+            name, begins = self.random.choice(self.workers).name, self.random.random() < 0.3
+            self._tell(f"quarantine of {name} {'begins' if begins else 'ends'}")
+            self._enter(lambda _, at_ms: Quarantine(name, begins, at_ms))
+        elif chance < 0.53:
             sync = self._any_sync()
             self._tell(f"the mode is to be {sync}")
             self._enter(

@@ -140,6 +140,15 @@ class Teller:
         self._world.leave("m", said.facts["worker"], said.replica)
         return self._round(said)
 
+    def _quarantine(self, said: Said) -> str:
+        """`quarantine worker=a`, and `release worker=a`."""
+        self._world.quarantine("m", said.facts["worker"], said.replica, begins=True)
+        return self._round(said)
+
+    def _release(self, said: Said) -> str:
+        self._world.quarantine("m", said.facts["worker"], said.replica, begins=False)
+        return self._round(said)
+
     def _round(self, said: Said) -> str:
         """Who takes part and who waits."""
         hot = self._world.hot("m", said.replica)
@@ -152,9 +161,11 @@ class Teller:
             if membership is not None
         )
         waiting = " ".join(told["round"]["waiting"])
+        quarantined = " ".join(told["guard"]["quarantined"])
         return (
             f"step {hot.model.step}  mode {told['round']['mode']}  round {told['round']['number']}"
             f"  members {members or 'none'}  waiting {waiting or 'none'}"
+            + (f"  quarantined {quarantined}" if quarantined else "")
         )
 
     def _wait(self, said: Said) -> str:
@@ -245,12 +256,16 @@ def _told(receipt: Receipt, *, replayed: bool = False) -> str:
 
 
 def _spec(facts: dict[str, str]) -> dict[str, Any]:
-    """The optimizer's fields as they are; `clip_value.limit` is a transform's setting, `sync.mode` sync's."""
+    """The optimizer's fields as they are; `clip_value.limit` is a transform's setting, `sync.mode` sync's,
+    and `guard.outliers.factor` the guard's."""
     spec: dict[str, Any] = {"optimizer": {}, "transforms": {}}
     for name, text in facts.items():
         transform, _, setting = name.rpartition(".")
         if transform == "sync":
             spec.setdefault("sync", {})[setting] = _whole_or_text(text)
+            continue
+        if transform == "guard.outliers":
+            spec.setdefault("guard", {}).setdefault("outliers", {})[setting] = int(text)
             continue
         target = spec["transforms"].setdefault(transform, {}) if transform else spec["optimizer"]
         target[setting] = text if name == "rule" else float(text)

@@ -11,7 +11,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradledger_server.entries import Configure, Create, Delete, Entry, Metric, Push, Record, Tensors, Upload
+from gradledger_server.entries import (
+    Close,
+    Configure,
+    Create,
+    Delete,
+    Entry,
+    Join,
+    Leave,
+    Metric,
+    Push,
+    Quarantine,
+    Record,
+    Tensors,
+    Upload,
+)
 from gradledger_server.errors import MalformedRecord
 from gradledger_server.wire.digest import digest
 from gradledger_server.wire.records import from_json, from_record, to_json, to_record
@@ -41,7 +55,9 @@ def _tensors(filled: list[Filled]) -> tuple[Tensors, str]:
 @st.composite
 def entries(draw: st.DrawFn) -> Entry:
     tensors, named = _tensors(draw(named_tensors()))
-    kind = draw(st.sampled_from([Create, Upload, Push, Metric, Configure, Delete]))
+    kind = draw(
+        st.sampled_from([Create, Upload, Push, Metric, Configure, Join, Leave, Close, Quarantine, Delete])
+    )
     at_ms = draw(WHOLES)
     if kind is Create:
         values: tuple[Any, Any] = draw(st.sampled_from([(None, None), (tensors, named)]))
@@ -50,6 +66,14 @@ def entries(draw: st.DrawFn) -> Entry:
         return Upload(tensors, named, at_ms)
     if kind is Configure:
         return Configure(draw(SPECS), at_ms)
+    if kind is Join:
+        return Join(draw(TEXTS), at_ms)
+    if kind is Leave:
+        return Leave(draw(TEXTS), draw(TEXTS), at_ms)
+    if kind is Close:
+        return Close(draw(WHOLES), draw(TEXTS), at_ms)
+    if kind is Quarantine:
+        return Quarantine(draw(TEXTS), draw(st.booleans()), at_ms)
     if kind is Delete:
         return Delete(at_ms)
     maybe = st.none() | TEXTS
@@ -64,9 +88,10 @@ def entries(draw: st.DrawFn) -> Entry:
         key=draw(maybe),
         base=draw(whole),
         weight=draw(NUMBERS),
-        grad_norm=draw(NUMBERS),
+        grad_norm=draw(st.floats()),
         durability=draw(TEXTS),
         at_ms=at_ms,
+        zeroed=draw(WHOLES),
     )
 
 
@@ -99,7 +124,7 @@ def test_the_meta_is_canonical_and_readable() -> None:
     made = push()
     assert to_record(made).meta == (
         b'{"at_ms":17,"base":0,"digest":"%s","durability":"fsync","grad_norm":0.5,"key":null,"kind":"push",'
-        b'"sequence":1,"v":1,"weight":1.0,"worker":"w0"}' % made.digest.encode()
+        b'"sequence":1,"v":1,"weight":1.0,"worker":"w0","zeroed":0}' % made.digest.encode()
     )
 
 

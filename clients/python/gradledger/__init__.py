@@ -5,11 +5,12 @@
 
 Reading order: `client.py`, `model.py`, `worker.py` (how a push counts once), `membership.py` (leases),
 `events.py` (watching), `transport.py` and `patience.py` (retries), `tensors.py` (the bytes),
-`rows.py` (tables), `receipt.py`, `errors.py` (every way to fail).
+`rows.py` (tables), `compression.py` (fewer bytes), `receipt.py`, `errors.py` (every way to fail).
 """
 
 from gradledger import errors
 from gradledger.client import Client
+from gradledger.compression import BFloat16, Quantized, Residual, bfloat16, compressed, quantized
 from gradledger.errors import ConnectionFailed, GradledgerError, Problem
 from gradledger.events import Event, Events
 from gradledger.membership import Membership
@@ -20,6 +21,7 @@ from gradledger.tensors import Params
 from gradledger.version import __version__
 
 __all__ = [
+    "BFloat16",
     "Client",
     "ConnectionFailed",
     "Event",
@@ -29,9 +31,14 @@ __all__ = [
     "Model",
     "Params",
     "Problem",
+    "Quantized",
     "Receipt",
+    "Residual",
     "Rows",
     "Table",
     "__version__",
+    "bfloat16",
+    "compressed",
     "errors",
+    "quantized",
 ]

@@ -53,8 +53,8 @@ class Client:
         """Creates a model with initial parameters (float32 or float64, or a `Table`) and its optimizer.
 
         `optimizer` is a rule's name or {"rule": "adam", "lr": 1e-3, …}; `spec` may hold `schedule`, `groups`,
-        `transforms` and `sync` as the API has them. With `exist_ok` a model of the same spec is taken as it
-        is, so that many workers may create it; of another spec it raises ModelExists.
+        `transforms`, `sync` and `guard` as the API has them. With `exist_ok` a model of the same spec is
+        taken as it is, so that many workers may create it; of another spec it raises ModelExists.
         """
         tables = {key: value for key, value in params.items() if isinstance(value, Table)}
         arrays = {key: np.asarray(value) for key, value in params.items() if not isinstance(value, Table)}

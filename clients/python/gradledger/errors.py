@@ -9,10 +9,10 @@
         │   ├── NotFound ─ ModelNotFound, TensorNotFound, ViewNotFound, RuleNotFound
         │   ├── MethodNotAllowed, NotAcceptable
         │   ├── Conflict ─ ModelExists, ParametersMissing, NoPlateau, SequenceGap, StaleGradient,
-        │   │              NotAMember, WorkerAhead
+        │   │              NotAMember, WorkerAhead, WorkerQuarantined
         │   ├── LengthRequired, PreconditionFailed, BodyTooLarge, UnsupportedMediaType
         │   ├── Invalid ─ InvalidSpec, InvalidName, UnknownTensor, WrongShape, WrongDtype, WrongRows,
-        │   │             NonFinite, SequenceReused
+        │   │             WrongScale, NonFinite, SequenceReused
         │   └── TooManyRequests          retried
         ├── ServiceUnavailable           retried
         │   ├── StoreUnavailable, TooManyStreams    retried
@@ -164,6 +164,10 @@ class NotAMember(Conflict):
     slug = "not-a-member"
 
 
+class WorkerQuarantined(Conflict):
+    """None of the worker's gradients count until it is let out: `Model.release`."""
+
+
 class WorkerAhead(Conflict):
     """The worker's last push still waits for the others."""
 
@@ -215,6 +219,10 @@ class WrongDtype(Invalid):
 
 class WrongRows(Invalid):
     slug = "wrong-rows"
+
+
+class WrongScale(Invalid):
+    pass
 
 
 class NonFinite(Invalid):

@@ -14,7 +14,8 @@ class Receipt:
     """Every push gets one, and a repeated push gets the same one again with `replayed` set."""
 
     fate: (
-        str  # "applied" or "accumulated"; in other modes "merged", "waiting", "late", "repeated", "rejected"
+        str  # "applied" or "accumulated"; in other modes "merged", "waiting", "late", "repeated", "rejected";
+        # left out by a guard rail: "skipped", "outlier", "quarantined"
     )
     step: int  # the model's step this push made; if it was accumulated, the last one made
     epoch: str | None = None  # names this life of the model, until it is deleted
@@ -28,6 +29,7 @@ class Receipt:
     worker: str | None = None
     sequence: int | None = None
     round: int | None = None  # the number of the round it counted in, if it counted with others
+    zeroed: int = 0  # how many of its numbers were not finite and count as 0
     replayed: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)  # what a newer service says besides
 

@@ -67,7 +67,9 @@ def create_app(replica: Opened, limits: Limits, counted: Metrics) -> FastAPI:
         leaving = asyncio.Event()
         async with replica() as opened:
             app.state.context = Context(opened, limits, counted, leaving)
+            farewell = asyncio.create_task(_release(opened, leaving))
             yield {"leaving": leaving}
+            farewell.cancel()
 
     app = FastAPIOffline(
         title="Gradledger",
@@ -83,3 +85,9 @@ def create_app(replica: Opened, limits: Limits, counted: Metrics) -> FastAPI:
     problems.install(app, routes)
     documents.install(app)
     return app
+
+
+async def _release(replica: Replica, leaving: asyncio.Event) -> None:
+    """Lets nobody wait for others who will not come any more."""
+    await leaving.wait()
+    replica.shelf.release()

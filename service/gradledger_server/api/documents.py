@@ -13,6 +13,7 @@ from gradledger_server.api.forms import JSON, SAFETENSORS
 Document = dict[str, Any]
 
 FATES = ["applied", "accumulated", "merged", "waiting", "late", "rejected", "repeated"]
+FATES += ["skipped", "outlier", "quarantined"]  # left out by a guard rail
 _REQUESTS = (
     schemas.ModelRequest,
     schemas.ModelChange,
@@ -106,6 +107,7 @@ _ANSWERS: dict[str, Document] = {
         worker=_maybe("string"),
         sequence=_maybe("integer"),
         round=_maybe("integer"),
+        zeroed=_INTEGER,
         replayed={"type": "boolean"},
     ),
     "Model": _object(
@@ -122,6 +124,7 @@ _ANSWERS: dict[str, Document] = {
         transforms=_ANY_OBJECT,
         groups={"type": "array", "items": _ANY_OBJECT},
         sync=_ANY_OBJECT,
+        guard=_ANY_OBJECT,
         parameters=_ANY_OBJECT,
         views=_NAMES,
         missing=_NAMES,
@@ -174,8 +177,9 @@ ENTRIES = _list_of("entries", next_after=_maybe("integer"), offset=_INTEGER, sav
 EVENTS: dict[int | str, Document] = {
     200: {"description": "The stream", "content": {"text/event-stream": {"schema": _STRING}}}
 }
-WORKERS = _list_of("workers", round=_ANY_OBJECT)
+WORKERS = _list_of("workers", round=_ANY_OBJECT, guard=_ANY_OBJECT)
 WORKER = _json(_ANY_OBJECT, "The worker, and the sequence its next push must carry")
+QUARANTINED: dict[int | str, Document] = {204: {"description": "It is so from the next entry on"}}
 LEFT: dict[int | str, Document] = {204: {"description": "Nobody waits for the worker any more"}}
 OPTIMIZERS = _list_of("optimizers", _ref("Optimizer"))
 OPTIMIZER = _json(_ref("Optimizer"), "The rule")

@@ -155,6 +155,7 @@ def receipt_of(receipt: Receipt, epoch: str, *, replayed: bool) -> dict[str, Any
         "worker": receipt.worker,
         "sequence": receipt.sequence,
         "round": receipt.round,
+        "zeroed": receipt.zeroed,
         "replayed": replayed,
     }
 

@@ -17,6 +17,7 @@ FLOAT32_MAX = (2 - 2**-23) * 2.0**127
 
 _UNKNOWN = "unknown_field"
 
+GUARD = "What becomes of gradients that are not finite, and of workers whose gradients are too large."
 TRANSFORMS = "Settings by transform; null does without one. The order they are applied in is fixed."
 
 
@@ -55,6 +56,7 @@ class ModelRequest(Strict):
     transforms: dict[str, Any] = Field(default_factory=dict, description=TRANSFORMS)
     groups: list[GroupRequest] = Field(default_factory=list, max_length=64)
     sync: dict[str, Any] | str = Field(default_factory=dict)
+    guard: dict[str, Any] = Field(default_factory=dict, description=GUARD)
     parameters: dict[str, Any] = Field(min_length=1)
 
 
@@ -65,6 +67,7 @@ class ModelChange(Strict):
     schedule: dict[str, Any] | None = None
     transforms: dict[str, Any] = Field(default_factory=dict, description=TRANSFORMS)
     sync: dict[str, Any] | str | None = None
+    guard: dict[str, Any] | None = Field(default=None, description=GUARD)
     groups: list[GroupRequest] | None = Field(default=None, max_length=64)
 
 

@@ -1,4 +1,4 @@
-"""/v1/models/{model}/workers: who takes part, by lease; /receipts: what became of their pushes."""
+"""/v1/models/{model}/workers: who takes part, by lease; /quarantine: who must not; /receipts: their fates."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def list_workers(model: ModelName, served: Served) -> Response:
 @router.post(
     "/v1/models/{model}/workers",
     openapi_extra=documents.body_of("WorkerRequest"),
-    responses=documents.WORKER | problems(400, 404, 411, 413, 415, 422, 503, 507),
+    responses=documents.WORKER | problems(400, 404, 409, 411, 413, 415, 422, 503, 507),
 )
 async def join(request: Request, model: ModelName, served: Served) -> Response:
     """Joins, from the round's edge on; again, and the lease is renewed. A push renews it as well."""
@@ -45,7 +45,9 @@ async def join(request: Request, model: ModelName, served: Served) -> Response:
     return await _joined(model, wanted.worker, served)
 
 
-@router.put("/v1/models/{model}/workers/{worker}", responses=documents.WORKER | problems(404, 422, 503, 507))
+@router.put(
+    "/v1/models/{model}/workers/{worker}", responses=documents.WORKER | problems(404, 409, 422, 503, 507)
+)
 async def renew(model: ModelName, worker: str, served: Served) -> Response:
     """A sign of life: the worker's lease is renewed, or begins."""
     return await _joined(model, _name(worker), served)
@@ -61,6 +63,26 @@ async def leave(model: ModelName, worker: str, served: Served) -> Response:
     name = _name(worker)
     await served.replica.on(model, lambda mailbox: served.replica.leave(mailbox, name))
     return Response(status_code=204)
+
+
+@router.put(
+    "/v1/models/{model}/quarantine/{worker}",
+    status_code=204,
+    responses=documents.QUARANTINED | problems(404, 422, 503, 507),
+)
+async def put_into_quarantine(model: ModelName, worker: str, served: Served) -> Response:
+    """From now on none of the worker's gradients count and nobody waits for it. What it pushed stays."""
+    return await _set_quarantine(model, worker, served, begins=True)
+
+
+@router.delete(
+    "/v1/models/{model}/quarantine/{worker}",
+    status_code=204,
+    responses=documents.QUARANTINED | problems(404, 422, 503, 507),
+)
+async def let_out_of_quarantine(model: ModelName, worker: str, served: Served) -> Response:
+    """The worker may push and join again, and begins without strikes."""
+    return await _set_quarantine(model, worker, served, begins=False)
 
 
 @router.get(
@@ -89,6 +111,12 @@ async def receipt(
 def _name(worker: str) -> str:
     """A worker's name in a path, checked. Raises Invalid."""
     return read(WorkerRequest, {"worker": worker}, error=Invalid).worker
+
+
+async def _set_quarantine(model: str, worker: str, served: Context, *, begins: bool) -> Response:
+    name = _name(worker)
+    await served.replica.on(model, lambda mailbox: served.replica.quarantine(mailbox, name, begins=begins))
+    return Response(status_code=204)
 
 
 async def _joined(model: str, worker: str, served: Context) -> Response:

@@ -19,12 +19,14 @@ from gradledger_server.entries import (
     Leave,
     Metric,
     Push,
+    Quarantine,
     Tensors,
     Upload,
 )
 from gradledger_server.kernels.device import Device
 from gradledger_server.machine import spec as specs
 from gradledger_server.machine.arrivals import arrive, settle
+from gradledger_server.machine.finite import zeroed
 from gradledger_server.machine.gradient import Gradient, Stretch, gather, stretches
 from gradledger_server.machine.metrics import heed
 from gradledger_server.machine.model import Model
@@ -56,7 +58,9 @@ def apply(model: Model, offset: int, entry: Entry, gradient: Gradient | None = N
     model.metrics.forget(offset - 1)
     match entry:
         case Push():
-            gradient = gradient or gather(model.layout, entry.tensors, model.blocks)
+            if gradient is None:
+                gradient = gather(model.layout, entry.tensors, model.blocks)
+                gradient = zeroed(gradient)[0] if entry.zeroed else gradient
             return arrive(model, offset, entry, gradient)
         case Upload():
             # The first values are where the model begins; replacing them later moves the public version.
@@ -64,19 +68,25 @@ def apply(model: Model, offset: int, entry: Entry, gradient: Gradient | None = N
             _fill(model, entry.tensors)
             model.uploaded = entry.digest
         case Configure():
-            model.configure(specs.read(entry.spec))
-            settle(model)
+            model.configure(specs.read(entry.spec), entry.at_ms)
+            settle(model, entry.at_ms)
         case Metric():
             heed(model, offset, entry)
         case Join():
-            model.rounds.join(entry.worker, entry.at_ms)
-            settle(model)
+            if entry.worker not in model.guard.quarantined:
+                model.rounds.join(entry.worker, entry.at_ms)
+            settle(model, entry.at_ms)
         case Leave():
-            model.rounds.members.leave(entry.worker)
-            settle(model)
+            model.rounds.leave(entry.worker)
+            settle(model, entry.at_ms)
         case Close():
             model.rounds.close(entry.round)
-            settle(model)
+            settle(model, entry.at_ms)
+        case Quarantine():
+            model.guard.set(entry.worker, quarantined=entry.begins)
+            if entry.begins:
+                model.rounds.leave(entry.worker)
+            settle(model, entry.at_ms)
         case Create() | Delete():
             pass
     return None

@@ -1,6 +1,6 @@
-"""4/6 apply: a push arrives, and counts at once, with others, or too late.
+"""4/6 apply: a push arrives, and counts at once, with others, or not at all.
 
-arrive(push)   its receipt: applied, accumulated, waiting, merged, late or rejected
+arrive(push)   its receipt: applied, accumulated, waiting, merged, late, rejected, or left out by a guard
 settle()       the steps that have become due, for whatever reason
 objection(…)   why a push may not even be logged now
 overdue(…)     the entry that a clock owes the log
@@ -8,10 +8,19 @@ overdue(…)     the entry that a clock owes the log
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 from gradledger_server.entries import Close, Leave, Push
-from gradledger_server.errors import GradledgerError, Invalid, NotAMember, StaleGradient, WorkerAhead
+from gradledger_server.errors import (
+    GradledgerError,
+    Invalid,
+    NotAMember,
+    StaleGradient,
+    WorkerAhead,
+    WorkerQuarantined,
+)
 from gradledger_server.kernels.operations import power
 from gradledger_server.machine.advance import advance
 from gradledger_server.machine.gradient import Gradient, length, stretches
@@ -26,33 +35,31 @@ from gradledger_server.machine.sync.rounds import Held
 def arrive(model: Model, offset: int, push: Push, gradient: Gradient) -> Receipt:
     """Takes a push whatever it is: what must not be was refused before, and what slipped in gets its fate."""
     policy, receipt = model.rounds.policy, _receipt(model, offset, push)
-    if policy.immediate:
-        model.rounds.members.see(push.worker or "", push.at_ms)
-        receipt = _alone(model, offset, push, gradient, receipt)
-        _note(model, push, receipt)
-        return receipt
-    fate = _passed_over(model, push)
-    _note(model, push, replace(receipt, fate=fate or "waiting"))
-    if fate is not None:
-        model.rounds.members.see(push.worker or "", push.at_ms)
-        return replace(receipt, fate=fate)
-    held = Held(offset, *_name(push, offset), push.base, push.weight, push.at_ms)
-    model.held[offset] = push, gradient
-    model.rounds.hold(held)
-    settled = settle(model)
-    return settled.get(offset, replace(receipt, fate="waiting"))
+    model.rounds.see(push.worker or "", push.at_ms)
+    if (fate := _passed_over(model, push)) is not None:
+        return _noted(model, push, replace(receipt, fate=fate))
+    left_out = model.guard.left_out(push)
+    if left_out is not None and policy.slack is None:  # nobody waits for what this worker gives
+        receipt = _noted(model, push, replace(receipt, fate=left_out))
+    elif policy.immediate:
+        return _noted(model, push, _alone(model, offset, push, gradient, receipt))
+    else:
+        _noted(model, push, receipt)
+        model.held[offset] = push, [] if left_out else gradient
+        model.rounds.hold(Held(offset, *_name(push, offset), push.base, push.weight, push.at_ms, left_out))
+    if push.worker in model.guard.quarantined:
+        model.rounds.leave(push.worker)
+    return settle(model, push.at_ms).get(offset, receipt)
 
 
-def settle(model: Model) -> dict[int, Receipt]:
-    """Makes the steps that are due; the receipts of their pushes, by offset."""
+def settle(model: Model, at_ms: int) -> dict[int, Receipt]:
+    """Makes the steps that are due at that time; the receipts of their pushes, by offset."""
     settled: dict[int, Receipt] = {}
     while group := model.rounds.due():
         pushes = {held.offset: model.held.pop(held.offset) for held in group}
-        for offset, receipt in _together(model, pushes).items():
-            push, _ = pushes[offset]
-            _note(model, push, receipt)
-            settled[offset] = receipt
-        model.rounds.settle(group)
+        for offset, receipt in _together(model, group, pushes).items():
+            settled[offset] = _noted(model, pushes[offset][0], receipt)
+        model.rounds.settle(group, at_ms)
     return settled
 
 
@@ -62,6 +69,8 @@ def objection(model: Model, push: Push) -> GradledgerError | None:
     identity, staleness = identity_of(push), _staleness(model, push)
     if identity is not None and (push.sequence or 1) <= model.receipts.last(identity):
         return None
+    if push.worker in model.guard.quarantined:
+        return WorkerQuarantined(f"worker {push.worker!r} is in quarantine")
     if policy.slack is not None and push.worker is None:
         return Invalid(
             f"in mode {policy.mode!r} pushes wait for each other's workers, and this one names none",
@@ -90,17 +99,20 @@ def overdue(model: Model, now_ms: int) -> Leave | Close | None:
     rounds = model.rounds
     for worker in rounds.members.silent(now_ms, rounds.policy.lease_ms):
         return Leave(worker, "lease", now_ms)
-    deadline_ms = rounds.deadline_ms()
+    deadline_ms, reason = rounds.deadline() or (None, "")
     if deadline_ms is None or deadline_ms > now_ms:
         return None
-    return Close(rounds.number, "grace" if rounds.has_quorum else "lease", now_ms)
+    return Close(rounds.number, reason, now_ms)
 
 
 def next_deadline_ms(model: Model) -> int | None:
     """When `overdue` will have something to say, if nothing happens before."""
     rounds = model.rounds
-    leases = rounds.members.next_silence_ms(rounds.policy.lease_ms)
-    return min((due for due in (leases, rounds.deadline_ms()) if due is not None), default=None)
+    leases, (closing, _) = (
+        rounds.members.next_silence_ms(rounds.policy.lease_ms),
+        rounds.deadline() or (None, ""),
+    )
+    return min((due for due in (leases, closing) if due is not None), default=None)
 
 
 def _alone(model: Model, offset: int, push: Push, gradient: Gradient, receipt: Receipt) -> Receipt:
@@ -132,12 +144,29 @@ def _applied(
     return replace(receipt, fate="applied", step=model.step, lr=lr, clip_factor=clip_factor)
 
 
-def _together(model: Model, pushes: dict[int, tuple[Push, Gradient]]) -> dict[int, Receipt]:
-    """One step of several pushes, or of the one that waited for its turn."""
-    receipts = {offset: _receipt(model, offset, push) for offset, (push, _) in pushes.items()}
-    if model.rounds.policy.take == 1:
-        ((offset, (push, gradient)),) = pushes.items()
+def _together(
+    model: Model, group: Sequence[Held], pushes: dict[int, tuple[Push, Gradient]]
+) -> dict[int, Receipt]:
+    """One step of several pushes, or of the one that waited for its turn, without those left out."""
+    number = model.rounds.number if model.rounds.policy.take != 1 else None
+    receipts = {
+        offset: replace(_receipt(model, offset, push), round=number) for offset, (push, _) in pushes.items()
+    }
+    left_out = {
+        held.offset: replace(receipts[held.offset], fate=held.left_out) for held in group if held.left_out
+    }
+    counted = {offset: pushes[offset] for offset in pushes if offset not in left_out}
+    if not counted:
+        return left_out
+    if number is None:
+        ((offset, (push, gradient)),) = counted.items()
         return {offset: _applied(model, offset, push, gradient, push.grad_norm, receipts[offset])}
+    return left_out | _merged(model, counted, receipts)
+
+
+def _merged(
+    model: Model, pushes: dict[int, tuple[Push, Gradient]], receipts: dict[int, Receipt]
+) -> dict[int, Receipt]:
     offsets = list(pushes)
     weights = [_weight(model, push) for push, _ in pushes.values()]
     gradient, chosen = merged(model, [gradient for _, gradient in pushes.values()], weights)
@@ -150,7 +179,6 @@ def _together(model: Model, pushes: dict[int, tuple[Push, Gradient]]) -> dict[in
             step=model.step,
             lr=lr,
             clip_factor=clip_factor,
-            round=model.rounds.number,
         )
         for index, offset in enumerate(offsets)
     }
@@ -165,6 +193,8 @@ def _weight(model: Model, push: Push) -> float:
 def _passed_over(model: Model, push: Push) -> str | None:
     """The fate of a push that others came before, between its refusal's last chance and the log."""
     policy, stale = model.rounds.policy, _staleness(model, push) or 0
+    if push.worker in model.guard.quarantined:
+        return "quarantined"
     if policy.in_rounds and policy.late == "drop" and stale:
         return "late"
     if policy.staleness.max is not None and stale > policy.staleness.max:
@@ -179,10 +209,11 @@ def _name(push: Push, offset: int) -> tuple[str, int]:
     return push.worker or push.key or "", push.sequence or offset
 
 
-def _note(model: Model, push: Push, receipt: Receipt) -> None:
+def _noted(model: Model, push: Push, receipt: Receipt) -> Receipt:
     model.fates[receipt.offset] = receipt
     if (identity := identity_of(push)) is not None:
         model.receipts.note(identity, push.digest, receipt)
+    return receipt
 
 
 def _staleness(model: Model, push: Push) -> int | None:
@@ -199,8 +230,9 @@ def _receipt(model: Model, offset: int, push: Push) -> Receipt:
         staleness=_staleness(model, push),
         lr=None,
         clip_factor=None,
-        grad_norm=push.grad_norm,
+        grad_norm=push.grad_norm if math.isfinite(push.grad_norm) else None,
         durability=push.durability,
         worker=push.worker,
         sequence=push.sequence,
+        zeroed=push.zeroed,
     )

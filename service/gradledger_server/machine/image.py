@@ -18,6 +18,7 @@ from gradledger_server.entries import Json, Tensors
 from gradledger_server.errors import MalformedRecord
 from gradledger_server.kernels.device import Array, Device
 from gradledger_server.machine import waiting
+from gradledger_server.machine.guard import Guard
 from gradledger_server.machine.metrics import MetricReceipts
 from gradledger_server.machine.model import Model
 from gradledger_server.machine.receipts import Receipts
@@ -71,6 +72,7 @@ def copy(model: Model) -> Image:
         "watches": [[group, *asdict(watch).values()] for group, watch in model.watches.items()],
         "accumulation": model.accumulation and model.accumulation.facts(),
         "rounds": model.rounds.dump(),
+        "guard": model.guard.dump(),
         "held": waiting.facts(model),
         "past": list(model.past.blocks),
     }
@@ -93,6 +95,7 @@ def restore(facts: Json, tensors: Tensors, device: Device, blocks: Blocks) -> Mo
     if model.accumulation:
         model.accumulation.restore(facts["accumulation"])
     model.rounds = Rounds.load(model.spec.sync, facts["rounds"])
+    model.guard = Guard.load(model.spec.guard, facts["guard"])
     waiting.restore(model, facts["held"], facts["past"], tensors)
     return model
 

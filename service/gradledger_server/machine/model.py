@@ -11,6 +11,7 @@ from gradledger_server.kernels.device import Device
 from gradledger_server.machine import spec as specs
 from gradledger_server.machine.accumulation import Accumulation
 from gradledger_server.machine.gradient import Gradient
+from gradledger_server.machine.guard import Guard
 from gradledger_server.machine.metrics import MetricReceipts, Watches, carried
 from gradledger_server.machine.receipts import Receipt, Receipts
 from gradledger_server.machine.slots import SlotPlaces
@@ -31,7 +32,7 @@ class Model:
     `missing` names the tensors that have no values yet. `origin` tells this creation from any other;
     `uploaded` is the digest of the values as uploaded while no push has moved them. `watches` are what
     plateau schedules have seen, by group. `fates` are the receipts that the latest entry gave or changed, by
-    the offset of their push.
+    the offset of their push. `guard` knows who is quarantined, and which norms are usual.
     """
 
     def __init__(self, expanded: Json, origin: str, device: Device, blocks: Blocks) -> None:
@@ -44,6 +45,7 @@ class Model:
         self.tables: dict[str, Table] = {}
         self.spec = specs.read(expanded)
         self.rounds = Rounds(self.spec.sync)
+        self.guard = Guard(self.spec.guard)
         self.held: dict[int, tuple[Push, Gradient]] = {}
         self.past = Past(self.spec.sync.staleness.history)
         self.configure(self.spec)
@@ -72,11 +74,12 @@ class Model:
         self.fates: dict[int, Receipt] = {}
         self.metrics = MetricReceipts()
 
-    def configure(self, spec: specs.Spec) -> None:
+    def configure(self, spec: specs.Spec, at_ms: int = 0) -> None:
         """Takes a spec whose layout and slots are the present ones; a changed plateau begins anew."""
         self.watches = carried(self.watches, self.spec, spec)
         self.spec = spec
-        self.rounds.configure(spec.sync)
+        self.rounds.configure(spec.sync, at_ms)
+        self.guard.configure(spec.guard)
         self.past.kept = spec.sync.staleness.history
         self.layout = spec.layout
         self.steps = [

@@ -38,6 +38,7 @@ class Receipt:
     worker: str | None
     sequence: int | None
     round: int | None = None  # the number of the round it counted in, if it counted with others
+    zeroed: int = 0  # how many of its numbers were not finite and count as 0
 
     @classmethod
     def repeated(cls, worker: str | None, sequence: int) -> Receipt:

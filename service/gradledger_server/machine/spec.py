@@ -15,6 +15,7 @@ from typing import Any
 
 from gradledger_server.entries import Json
 from gradledger_server.errors import InvalidName, InvalidSpec
+from gradledger_server.machine import guard
 from gradledger_server.machine.layout import Declared, Layout
 from gradledger_server.machine.sync import policy as sync
 from gradledger_server.machine.tables import (
@@ -60,6 +61,7 @@ class Spec:
     groups: tuple[Group, ...]
     layout: Layout
     sync: sync.Policy
+    guard: guard.Policy
     json: Json
 
     @property
@@ -85,7 +87,8 @@ def read(expanded: Json) -> Spec:
             tables.append(DeclaredTable(*declared, facts["rows"], facts.get("init")))
         else:
             dense.append(Declared(*declared))
-    return Spec(groups, Layout(dense, tables), sync.Policy.read(expanded["sync"]), expanded)
+    rounds, rails = sync.Policy.read(expanded["sync"]), guard.Policy.read(expanded["guard"])
+    return Spec(groups, Layout(dense, tables), rounds, rails, expanded)
 
 
 def expand(
@@ -118,6 +121,7 @@ def expand(
             for index, group in enumerate(given.get("groups") or ())
         ],
         "sync": sync.expand(given.get("sync")),
+        "guard": guard.expand(given.get("guard")),
         "parameters": {
             name: {
                 "shape": list(shape),
@@ -155,7 +159,8 @@ def reconfigure(spec: Spec, change: Json) -> Spec:
     schedule = change["schedule"] if "schedule" in change else present["schedule"]
     transforms = transform_spec.overlay(present["transforms"], change.get("transforms") or {})
     given = {"optimizer": optimizer, "schedule": schedule, "transforms": transforms}
-    given["sync"] = change["sync"] if change.get("sync") is not None else present["sync"]
+    for name in ("sync", "guard"):
+        given[name] = change[name] if change.get(name) is not None else present[name]
     given["groups"] = change["groups"] if "groups" in change else _following(present, given)
     declared = {name: (tuple(f["shape"]), f["dtype"]) for name, f in present["parameters"].items()}
     after = expand(given, declared, present["parameters"])
@@ -238,7 +243,7 @@ def check_tensor(name: str, shape: Sequence[int], dtype: str) -> None:
         raise InvalidSpec(
             f"parameters.{name}: dtype is {dtype!r}; expected one of {', '.join(PARAMETER_DTYPES)}",
             field=f"parameters.{name}.dtype",
-            hint="Master weights are F32 or F64; gradients may also be F16 or BF16.",
+            hint="Master weights are F32 or F64; gradients may also be F16, BF16 or I8.",
         )
     if (
         any(extent < 0 for extent in shape)

@@ -43,7 +43,7 @@ def facts(model: Model) -> list[Any]:
         [
             offset,
             [name for part in gradient for (name, _, _), _ in _named(model, part)],
-            {name: getattr(push, name) for name in _FACTS},
+            {name: getattr(push, name) for name in _FACTS} | {"grad_norm": repr(push.grad_norm)},
         ]
         for offset, (push, gradient) in model.held.items()
     ]
@@ -54,7 +54,7 @@ def restore(model: Model, held: list[Any], past: list[int], tensors: Tensors) ->
     for offset, names, told in held:
         table = {name: tensors.table[f"waiting/{offset}/{name}"] for name in names}
         brought = Tensors(table, memoryview(b""), tensors.data)
-        push = Push(tensors=brought, **told)
+        push = Push(tensors=brought, **{**told, "grad_norm": float(told["grad_norm"])})  # it may be NaN
         model.held[offset] = push, gather(model.layout, brought, model.blocks)
     for step in past:
         block = model.blocks.take(model.layout.nbytes)

@@ -9,7 +9,8 @@ from gradledger_server.entries import Push, Record, Tensors
 from gradledger_server.errors import GradledgerError, Invalid, ParametersMissing
 from gradledger_server.kernels.device import Device
 from gradledger_server.machine import arrivals
-from gradledger_server.machine.gradient import Gradient, check, gather, norm
+from gradledger_server.machine.finite import measured
+from gradledger_server.machine.gradient import Gradient, check, gather
 from gradledger_server.machine.layout import Layout
 from gradledger_server.machine.model import Model
 from gradledger_server.machine.receipts import Receipt, identity_of
@@ -97,10 +98,11 @@ def draft(
     blocks: Blocks,
     durability: str,
     at_ms: int,
+    nonfinite: str = "reject",
 ) -> Draft:
-    """Checks and measures a push. Raises what `machine.gradient.check` and `norm` raise."""
+    """Checks and measures a push. Raises what `gradient.check` and `finite.measured` raise."""
     check(layout, tensors)
-    gradient = gather(layout, tensors, blocks)
+    gradient, grad_norm, zeroed = measured(layout, gather(layout, tensors, blocks), device, nonfinite)
     push = Push(
         tensors=tensors,
         digest=digest(tensors.payload),
@@ -109,8 +111,9 @@ def draft(
         key=sender.key,
         base=sender.base,
         weight=sender.weight,
-        grad_norm=norm(layout, gradient, device),
+        grad_norm=grad_norm,
         durability=durability,
         at_ms=at_ms,
+        zeroed=zeroed,
     )
     return Draft(push, gradient, to_record(push))

@@ -22,7 +22,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-from gradledger_server.entries import Close, Configure, Create, Entry, Join, Leave, Metric, Push, Upload
+from gradledger_server.entries import (
+    Close,
+    Configure,
+    Create,
+    Entry,
+    Join,
+    Leave,
+    Metric,
+    Push,
+    Quarantine,
+    Upload,
+)
 from gradledger_server.machine.model import Model
 from gradledger_server.machine.receipts import Receipt
 
@@ -134,11 +145,13 @@ class Before(NamedTuple):
 
     spec: Mapping[str, Any]
     member: bool
+    quarantined: bool = False
 
 
 def before(model: Model, entry: Entry) -> Before:
     """To be asked for before the entry is applied."""
-    return Before(model.spec.json, getattr(entry, "worker", None) in model.rounds.members)
+    worker = getattr(entry, "worker", None)
+    return Before(model.spec.json, worker in model.rounds.members, worker in model.guard.quarantined)
 
 
 def told(model: Model, offset: int, entry: Entry, was: Before) -> Iterator[Event]:
@@ -148,7 +161,7 @@ def told(model: Model, offset: int, entry: Entry, was: Before) -> Iterator[Event
         if receipt.fate == "applied" and was.member == (entry.worker in model.rounds.members):
             yield Event("step", Place(offset), entry.at_ms, NOTHING, (receipt,))
             return
-    happened = [*_itself(model, entry, was), *_fates(model, entry)]
+    happened = [*_itself(model, entry, was), *_fates(model, entry), *_quarantine(model, entry, was)]
     for number, (kind, facts, receipts) in enumerate(happened, 1 - len(happened)):
         yield Event(kind, Place(offset, number), entry.at_ms, facts, receipts)
 
@@ -168,6 +181,15 @@ def _fates(model: Model, entry: Entry) -> Iterator[Happened]:
         for receipt in receipts:
             if receipt.fate == "rejected":
                 yield "rejected", {"round": receipt.round}, (receipt,)
+
+
+def _quarantine(model: Model, entry: Entry, was: Before) -> Iterator[Happened]:
+    """A worker is put into quarantine or let out, by somebody or by a guard rail."""
+    if isinstance(entry, Push | Quarantine) and was.quarantined != (entry.worker in model.guard.quarantined):
+        by = "strikes" if isinstance(entry, Push) else "request"
+        yield "release" if was.quarantined else "quarantine", {"worker": entry.worker, "by": by}, ()
+        if was.member and not was.quarantined:
+            yield "leave", {"worker": entry.worker, "reason": "quarantine"}, ()
 
 
 def _itself(model: Model, entry: Entry, was: Before) -> Iterator[Happened]:

@@ -37,6 +37,8 @@ class Mailbox:
         self._stepped = asyncio.Event()
         self._played = asyncio.Event()
         self._heard = self._cursors
+        self._settled = self.hot.playback.settled
+        self._released = False
         self.streams = 0  # of events, to clients
         self._watchers = 0  # requests that wait for news, also from other replicas
         self._watch: asyncio.Task[None] | None = None
@@ -62,6 +64,12 @@ class Mailbox:
         self._drain()
         return await future
 
+    def release(self) -> None:
+        """Whoever waits is answered now, with things as they are: the service is about to end."""
+        self._released = True
+        self._stepped.set()
+        self._played.set()
+
     async def is_alive(self) -> bool:
         """Whether the model has not been deleted, by whomever."""
         try:
@@ -76,7 +84,7 @@ class Mailbox:
         with self._listening():
             while True:
                 stepped, published = self._stepped, await self.look()
-                if published.etag != etag or not await _before(deadline, stepped):
+                if published.etag != etag or not await self._before(deadline, stepped):
                     return published
 
     async def settled(self, draft: Draft, answer: Answer, wait_s: float) -> Answer:
@@ -86,7 +94,7 @@ class Mailbox:
             while True:
                 stepped = self._stepped
                 now = await self.run(lambda hot: hot.answer_again(draft, answer))
-                if now.receipt.fate != WAITING or not await _before(deadline, stepped):
+                if now.receipt.fate != WAITING or not await self._before(deadline, stepped):
                     return now
 
     async def fate(self, worker: str, sequence: int, wait_s: float) -> Receipt:
@@ -96,7 +104,7 @@ class Mailbox:
             while True:
                 stepped = self._stepped
                 found = await self.run(lambda hot: hot.receipt(worker, sequence))
-                if found.fate != WAITING or not await _before(deadline, stepped):
+                if found.fate != WAITING or not await self._before(deadline, stepped):
                     return found
 
     async def news(self, after: Place | None, most: int, wait_s: float) -> News:
@@ -106,8 +114,17 @@ class Mailbox:
             while True:
                 played = self._played
                 news = await self.run(lambda hot: hot.news(after, most))
-                if news.events or news.lost or not await _before(deadline, played):
+                if news.events or news.lost or not await self._before(deadline, played):
                     return news
+
+    async def _before(self, deadline: float, event: asyncio.Event) -> bool:
+        """Waits for the event; False if the deadline on the loop's clock came first, or nobody may wait."""
+        remaining = deadline - asyncio.get_running_loop().time()
+        if remaining <= 0 or self._released:
+            return False
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(event.wait(), remaining)
+        return True
 
     @property
     def _cursors(self) -> tuple[int, int]:
@@ -214,7 +231,8 @@ class Mailbox:
             self._heard = self._cursors
             self._played.set()
             self._played = asyncio.Event()
-        if self.hot.published is not before:
+        settled, self._settled = self._settled, self.hot.playback.settled
+        if self.hot.published is not before or self._settled != settled:
             self.stepped_at = asyncio.get_running_loop().time()
             self._stepped.set()
             self._stepped = asyncio.Event()
@@ -225,16 +243,6 @@ def _settle(future: asyncio.Future[Answer], answer: Answer | GradledgerError) ->
         future.set_exception(answer)
     else:
         future.set_result(answer)
-
-
-async def _before(deadline: float, event: asyncio.Event) -> bool:
-    """Waits for the event; False if the deadline on the loop's clock came first."""
-    remaining = deadline - asyncio.get_running_loop().time()
-    if remaining <= 0:
-        return False
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), remaining)
-    return True
 
 
 async def shielded(work: Awaitable[T]) -> T:

@@ -37,8 +37,8 @@ class Playback:
     """The state at offset `applied`, whose log has the chain `chain`.
 
     `unsaved_bytes` and `unsaved_entries` count what was played since the snapshot at `saved`; `receipts`
-    holds those of the pushes played since somebody emptied it, by chain; `ring` what happened lately. One
-    thread at a time.
+    holds those of the pushes played since somebody emptied it, by chain; `ring` what happened lately.
+    `settled` counts the pushes seen to get their last fate. One thread at a time.
     """
 
     def __init__(self, name: str, epoch: str, store: Store, device: Device, blocks: Blocks) -> None:
@@ -47,6 +47,7 @@ class Playback:
         self.receipts: dict[str, Receipt] = {}
         self.ring = events.Ring()
         self.model: Model
+        self.settled = 0
         self.applied = self.saved = self.unsaved_entries = self.unsaved_bytes = 0
         self.chain = ""
         self._replay()
@@ -129,6 +130,7 @@ class Playback:
             ) from broken
         if receipt is not None:
             self.receipts[logged.chain] = receipt
+        self.settled += sum(fate.fate != "waiting" for fate in self.model.fates.values())
         self.applied, self.chain = logged.offset, logged.chain
         self.unsaved_entries += 1
         self.unsaved_bytes += len(logged.record.meta) + len(logged.record.payload)

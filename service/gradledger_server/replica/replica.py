@@ -28,6 +28,7 @@ from gradledger_server.entries import (
     Json,
     Leave,
     Metric,
+    Quarantine,
     Record,
     Tensors,
     Upload,
@@ -38,6 +39,7 @@ from gradledger_server.errors import (
     ModelNotFound,
     ModelQuarantined,
     PreconditionFailed,
+    WorkerQuarantined,
 )
 from gradledger_server.kernels.device import Device
 from gradledger_server.machine import spec as specs
@@ -197,6 +199,7 @@ class Replica:
                 blocks=self.blocks,
                 durability=facts.durability,
                 at_ms=_now_ms(),
+                nonfinite=mailbox.hot.model.guard.policy.nonfinite,
             )
 
         large = len(tensors.payload) > INLINE_BYTES
@@ -251,8 +254,14 @@ class Replica:
         return reported
 
     async def join(self, mailbox: Mailbox, worker: str) -> None:
-        """Makes a worker a member from the round's edge on, or renews its lease."""
-        await mailbox.run(lambda hot: hot.decide(lambda _: Join(worker, _now_ms())))
+        """Makes a worker a member from the round's edge on, or renews its lease. Raises WorkerQuarantined."""
+
+        def choose(model: Model) -> Join:
+            if worker in model.guard.quarantined:
+                raise WorkerQuarantined(f"worker {worker!r} is in quarantine and cannot be waited for")
+            return Join(worker, _now_ms())
+
+        await mailbox.run(lambda hot: hot.decide(choose))
 
     async def leave(self, mailbox: Mailbox, worker: str) -> bool:
         """Ends a worker's membership; False if it was no member."""
@@ -265,6 +274,15 @@ class Replica:
 
         await mailbox.run(lambda hot: hot.decide(choose))
         return left
+
+    async def quarantine(self, mailbox: Mailbox, worker: str, *, begins: bool) -> None:
+        """Puts a worker into quarantine or lets it out. Repeating it is harmless."""
+
+        def choose(model: Model) -> Quarantine | None:
+            changes = begins != (worker in model.guard.quarantined) or worker in model.guard.strikes
+            return Quarantine(worker, begins, _now_ms()) if changes else None
+
+        await mailbox.run(lambda hot: hot.decide(choose))
 
     async def thread(self, work: Callable[[], T]) -> T:
         """Runs `work` on a thread, to the end even if the caller is cancelled."""

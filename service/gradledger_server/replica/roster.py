@@ -1,4 +1,4 @@
-"""Who takes part in a model and how its open round stands, for whoever asks."""
+"""Who takes part in a model, who must not, and how its open round stands, for whoever asks."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from gradledger_server.machine.model import Model
 
 
 def told(model: Model) -> dict[str, Any]:
-    """Every worker that is a member or has pushed, by name, and the round."""
+    """Every worker that is a member, has pushed or is in quarantine, by name; the round and the guard."""
     rounds = model.rounds
     pushed = {name: (last, receipt) for name, last, receipt in model.receipts.workers()}
-    names = sorted(pushed.keys() | rounds.members.present.keys() | rounds.members.joining.keys())
+    members = rounds.members.present.keys() | rounds.members.joining.keys()
+    names = sorted(pushed.keys() | members | model.guard.quarantined)
     return {
         "workers": [
             of(model, name) | {"receipt": asdict(pushed[name][1]) if name in pushed else None}
@@ -23,7 +24,9 @@ def told(model: Model) -> dict[str, Any]:
             "mode": rounds.policy.mode,
             "size": rounds.size,
             "waiting": [push.worker for push in rounds.waiting],
+            "grace_ms": rounds.grace_ms if rounds.policy.quorum else None,
         },
+        "guard": {"largest_norm": model.guard.bound, "quarantined": sorted(model.guard.quarantined)},
     }
 
 
@@ -38,6 +41,8 @@ def of(model: Model, worker: str) -> dict[str, Any]:
         "next_sequence": last + 1,
         "membership": standing,
         "seen_at_ms": member.seen_at_ms if member else None,
+        "strikes": model.guard.strikes.get(worker, 0),
+        "quarantined": worker in model.guard.quarantined,
         "lease_s": model.rounds.policy.lease_s,
         "step": model.step,
     }

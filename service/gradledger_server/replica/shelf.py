@@ -54,6 +54,7 @@ class Shelf:
         self._open: dict[str, asyncio.Task[Mailbox]] = {}
         self._saves: dict[str, asyncio.Task[None]] = {}
         self._keeper: asyncio.Task[None] | None = None
+        self._released = False
 
     def start(self) -> None:
         """Begins to tend the models. Inside a running event loop."""
@@ -68,6 +69,12 @@ class Shelf:
         for mailbox in self.loaded():
             with contextlib.suppress(GradledgerError):
                 await mailbox.run(Hot.save)
+
+    def release(self) -> None:
+        """Nobody waits for others any more: the service is about to end, and every request is answered."""
+        self._released = True
+        for mailbox in self.loaded():
+            mailbox.release()
 
     async def open(self, name: str) -> Mailbox:
         """The model in memory, loaded if need be. Raises ModelNotFound or ModelQuarantined."""
@@ -90,7 +97,10 @@ class Shelf:
         if epoch is None:
             raise ModelNotFound(f"there is no model {name!r}", model=name)
         needed = (name, epoch, self._store, self._device, self._blocks)
-        return Mailbox(await loop.run_in_executor(self._threads, Hot, *needed), self._threads)
+        mailbox = Mailbox(await loop.run_in_executor(self._threads, Hot, *needed), self._threads)
+        if self._released:
+            mailbox.release()
+        return mailbox
 
     def _forget_failed(self, name: str, task: asyncio.Task[Mailbox]) -> None:
         if task.cancelled() or task.exception() is not None:

@@ -6,12 +6,14 @@ safetensors body that arrived.
     kind        facts, besides v and kind                                           payload
     create      at_ms digest spec                                                   tensors if any
     upload      at_ms digest                                                        tensors
-    push        at_ms base digest durability grad_norm key sequence weight worker   tensors
+    push        at_ms base digest durability grad_norm key sequence weight worker
+                zeroed                                                              tensors
     metric      at_ms durability key sequence value worker                          none
     configure   at_ms spec                                                          none
     join        at_ms worker                                                        none
     leave       at_ms reason worker                                                 none
     close       at_ms reason round                                                  none
+    quarantine  at_ms begins worker                                                 none
     delete      at_ms                                                               none
 """
 
@@ -34,6 +36,7 @@ from gradledger_server.entries import (
     Leave,
     Metric,
     Push,
+    Quarantine,
     Record,
     Tensors,
     Upload,
@@ -67,6 +70,12 @@ def _real(value: Any) -> float:
     return float(value)
 
 
+def _truth(value: Any) -> bool:
+    if type(value) is not bool:
+        raise ValueError("true or false")
+    return value
+
+
 def _object(value: Any) -> Json:
     if not isinstance(value, Mapping):
         raise ValueError("an object")
@@ -92,6 +101,7 @@ _KINDS: Mapping[str, tuple[type[Any], Mapping[str, Check]]] = {
             "grad_norm": _real,
             "durability": _text,
             "at_ms": _whole,
+            "zeroed": _whole,
         },
     ),
     "metric": (
@@ -109,6 +119,7 @@ _KINDS: Mapping[str, tuple[type[Any], Mapping[str, Check]]] = {
     "join": (Join, {"worker": _text, "at_ms": _whole}),
     "leave": (Leave, {"worker": _text, "reason": _text, "at_ms": _whole}),
     "close": (Close, {"round": _whole, "reason": _text, "at_ms": _whole}),
+    "quarantine": (Quarantine, {"worker": _text, "begins": _truth, "at_ms": _whole}),
     "delete": (Delete, {"at_ms": _whole}),
 }
 _KIND_OF = {entry: kind for kind, (entry, _) in _KINDS.items()}

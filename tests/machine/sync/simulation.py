@@ -25,6 +25,8 @@ SYNCS: list[dict[str, Any]] = [
     {"mode": "buffered", "take": 3},
     {"mode": "quorum", "quorum": 2, "grace_ms": 700},
     {"mode": "quorum", "quorum": 2, "grace_ms": 0, "workers": 4},
+    {"mode": "quorum", "quorum": 2},
+    {"mode": "quorum", "quorum": 3, "workers": 5},
 ]
 LEASE_S = 5.0
 
@@ -123,7 +125,7 @@ class World:
             for push in group:
                 assert (push.worker, push.sequence) not in self.fates, self.told()
                 self.fates[push.worker, push.sequence] = self.step
-            self.rounds.settle(group)
+            self.rounds.settle(group, self.now_ms)
 
     def require_right(self, group: list[Held]) -> None:
         """What each mode promises of a step."""
@@ -143,10 +145,10 @@ class World:
         """What any replica does when it looks at its clock: leases first, then the open round."""
         for name in self.rounds.members.silent(self.now_ms, self.policy.lease_ms):
             self.tell(f"the lease of {name} runs out")
-            self.rounds.members.leave(name)
+            self.rounds.leave(name)
             self.settle()
-        deadline = self.rounds.deadline_ms()
-        if deadline is not None and deadline <= self.now_ms:
+        deadline = self.rounds.deadline()
+        if deadline is not None and deadline[0] <= self.now_ms:
             self.tell(f"round {self.rounds.number} is closed")
             self.rounds.close(self.rounds.number)
             self.rounds.close(self.rounds.number - 1)  # another replica is late with the same news

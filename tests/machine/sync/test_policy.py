@@ -15,7 +15,7 @@ SMALLEST: dict[str, dict[str, Any]] = {
     "bsp": {},
     "backup": {"take": 3},
     "buffered": {"take": 8},
-    "quorum": {"quorum": 2, "grace_ms": 500},
+    "quorum": {"quorum": 2},
 }
 
 
@@ -24,6 +24,13 @@ def test_an_expanded_mode_is_a_valid_request(mode: str) -> None:
     expanded = expand({"mode": mode, **SMALLEST[mode]})
     assert expand(expanded) == expanded
     assert Policy.read(expanded).mode == mode
+
+
+def test_a_quorums_grace_window_adapts_unless_it_is_given() -> None:
+    for said in ({}, {"grace_ms": None}, {"grace_ms": "adaptive"}):
+        assert expand({"mode": "quorum", "quorum": 2, **said})["grace_ms"] == "adaptive"
+    assert expand({"mode": "quorum", "quorum": 2, "grace_ms": 0})["grace_ms"] == 0
+    assert expand("bsp")["grace_ms"] is None
 
 
 def test_without_a_word_every_gradient_counts_at_once() -> None:
@@ -51,6 +58,8 @@ REFUSED = [
     ({"mode": "backup", "take": 5, "workers": 4}, "sync.take"),
     ({"mode": "quorum", "quorum": 5, "grace_ms": 1, "workers": 4}, "sync.quorum"),
     ({"mode": "quorum", "quorum": 2, "grace_ms": -1}, "sync.grace_ms"),
+    ({"mode": "quorum", "quorum": 2, "grace_ms": "auto"}, "sync.grace_ms"),
+    ({"mode": "quorum", "quorum": 2, "grace_ms": True}, "sync.grace_ms"),
     ({"workers": 1.0}, "sync.workers"),
     ({"lease_s": 0}, "sync.lease_s"),
     ({"lease_s": float("nan")}, "sync.lease_s"),

@@ -34,7 +34,7 @@ class Story:
         made = []
         while group := self.rounds.due():
             made.append([push.worker for push in group])
-            self.rounds.settle(group)
+            self.rounds.settle(group, 0)
         return made
 
 
@@ -89,7 +89,7 @@ def test_who_never_comes_is_given_up_when_a_lease_is_over() -> None:
     story = Story(mode="bsp", workers=3, lease_s=2)
     story.push("a", at_ms=100)
     story.push("b", at_ms=900)
-    assert story.rounds.deadline_ms() == 2100
+    assert story.rounds.deadline() == (2100, "lease")
     story.rounds.close(0)
     assert story.steps() == [["a", "b"]]
     story.rounds.close(0)  # another replica says it, too late
@@ -102,7 +102,7 @@ def test_a_fixed_number_that_is_all_there_is_waited_for_as_long_as_it_lives() ->
     story.push("a", at_ms=100)
     assert story.push("b", at_ms=200) == [["a", "b"]]
     story.push("a", at_ms=300)
-    assert story.rounds.deadline_ms() is None, "b is slow, and has a lease of its own"
+    assert story.rounds.deadline() is None, "b is slow, and has a lease of its own"
 
 
 def test_who_comes_back_while_its_push_waits_has_its_place_again() -> None:
@@ -127,7 +127,7 @@ def test_who_left_is_not_missing_from_a_number_fixed_later() -> None:
     story.join("a", "b")
     story.rounds.members.leave("a")
     story.rounds.members.leave("b")
-    story.rounds.configure(Policy.read(expand({"mode": "bsp", "workers": 2})))
+    story.rounds.configure(Policy.read(expand({"mode": "bsp", "workers": 2})), 0)
     assert story.push("c") == [], "two are expected, whoever was there before"
     assert story.push("d") == [["c", "d"]]
 
@@ -136,7 +136,7 @@ def test_a_fixed_number_that_never_was_does_not_hold_ssp_back_for_longer_than_a_
     story = Story(mode="ssp", slack=0, workers=2, lease_s=2)
     assert story.push("a", at_ms=100) == [["a"]]
     assert story.push("a", at_ms=200) == []
-    assert story.rounds.deadline_ms() == 2200
+    assert story.rounds.deadline() == (2200, "lease")
     story.rounds.close(0)
     assert story.steps() == [["a"]]
 
@@ -163,9 +163,9 @@ def test_a_quorum_is_enough_once_the_grace_is_over() -> None:
     story = Story(mode="quorum", quorum=2, grace_ms=500)
     story.join("a", "b", "c")
     story.push("a", at_ms=1000)
-    assert story.rounds.deadline_ms() is None, "one is no quorum, however long it waits"
+    assert story.rounds.deadline() is None, "one is no quorum, however long it waits"
     story.push("b", at_ms=1200)
-    assert story.rounds.deadline_ms() == 1700
+    assert story.rounds.deadline() == (1700, "grace")
     story.rounds.close(0)
     assert story.steps() == [["a", "b"]]
     assert (story.push("a"), story.push("b"), story.push("c")) == ([], [], [["a", "b", "c"]])

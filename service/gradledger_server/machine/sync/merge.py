@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gradledger_server.machine.fields import choice, object_of, whole
 from gradledger_server.machine.sync import aggregate
 from gradledger_server.machine.sync.aggregate import Array
-from gradledger_server.machine.sync.fields import choice, object_of, whole
 from gradledger_server.optim.expansion import wrong
 
 NAMES = ("mean", "sum", "median", "trimmed_mean", "krum", "multi_krum")

@@ -6,7 +6,7 @@
     bsp       0      all      one gradient of every member makes a step
     backup    0      k        the first k members of a round; the others are late
     buffered  none   k        any k gradients, whoever sent them
-    quorum    0      all      all, or at least `quorum` once the grace window is over
+    quorum    0      all      all, or at least `quorum` once the grace window is over (pace.py, unless given)
 
 slack: how many pushes a worker may be ahead of the slowest (none: any number). take: gradients per step.
 """
@@ -19,11 +19,12 @@ from typing import Any, Literal
 
 from gradledger_server.entries import Json
 from gradledger_server.errors import InvalidSpec
-from gradledger_server.machine.sync.fields import choice, object_of, real, whole
+from gradledger_server.machine.fields import choice, object_of, real, whole
 from gradledger_server.machine.sync.merge import Merge, expand_merge
 from gradledger_server.optim.expansion import wrong
 
 ALL = "all"
+ADAPTIVE = "adaptive"
 MAX_WORKERS = 10_000
 MAX_HISTORY = 64
 DAY_S = 86_400
@@ -37,7 +38,11 @@ _FIXED: Mapping[str, Mapping[str, Any]] = {
     "buffered": {"slack": None, "quorum": None, "grace_ms": None},
     "quorum": {"take": ALL, "slack": 0},
 }
-_NEEDED = {"ssp": ("slack",), "backup": ("take",), "buffered": ("take",), "quorum": ("quorum", "grace_ms")}
+_NEEDED = {"ssp": ("slack",), "backup": ("take",), "buffered": ("take",), "quorum": ("quorum",)}
+_MODE_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "backup": {"late": "drop"},
+    "quorum": {"grace_ms": ADAPTIVE},
+}
 MODES = tuple(_FIXED)
 
 
@@ -65,7 +70,7 @@ class Policy:
     take: int | Literal["all"]
     slack: int | None
     quorum: int | None
-    grace_ms: int | None
+    grace_ms: int | Literal["adaptive"] | None
     late: str  # "apply" or "drop": a gradient from before the round
     lease_s: float
     aggregate: Merge
@@ -106,8 +111,9 @@ def expand(given: object) -> dict[str, Any]:
     for name in _NEEDED.get(mode, ()):
         if fields.get(name) is None:
             raise wrong(f"sync.{name}", None, f"a number, which mode {mode!r} needs")
-    defaults = {"late": "drop"} if mode == "backup" else {}
-    asked = {**_DEFAULTS, **defaults, **fields, **_FIXED[mode]}
+    defaults = _MODE_DEFAULTS.get(mode, {})
+    said = {name: value for name, value in fields.items() if value is not None or name not in defaults}
+    asked = {**_DEFAULTS, **defaults, **said, **_FIXED[mode]}
     expanded = {"mode": mode, **{name: check(f"sync.{name}", asked[name]) for name, check in _CHECKS.items()}}
     _require_sense(expanded)
     return expanded
@@ -159,6 +165,14 @@ def _require_sense(sync: Mapping[str, Any]) -> None:
         )
 
 
+def _grace(where: str, value: object) -> int | str | None:
+    if value is None or value == ADAPTIVE:
+        return ADAPTIVE if value else None
+    if type(value) is not int or not 0 <= value <= DAY_S * 1000:
+        raise wrong(where, value, f'a whole number from 0 to {DAY_S * 1000}, or "{ADAPTIVE}"')
+    return value
+
+
 def _staleness(where: str, given: object) -> dict[str, Any]:
     fields = object_of(where, given, ("max", "scale", "compensate", "history"))
     return {
@@ -185,7 +199,7 @@ _CHECKS: Mapping[str, Any] = {
     "take": lambda where, value: value if value == ALL else whole(where, value, 1, MAX_WORKERS),
     "slack": lambda where, value: whole(where, value, 0, 2**31, optional=True),
     "quorum": lambda where, value: whole(where, value, 1, MAX_WORKERS, optional=True),
-    "grace_ms": lambda where, value: whole(where, value, 0, DAY_S * 1000, optional=True),
+    "grace_ms": lambda where, value: _grace(where, value),
     "late": lambda where, value: choice(where, value, ("apply", "drop")),
     "lease_s": lambda where, value: real(where, value, 0.1, DAY_S),
     "aggregate": expand_merge,

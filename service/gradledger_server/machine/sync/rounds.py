@@ -15,12 +15,17 @@ from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
 from gradledger_server.machine.sync.members import Members
-from gradledger_server.machine.sync.policy import Policy
+from gradledger_server.machine.sync.pace import Pace
+from gradledger_server.machine.sync.policy import ADAPTIVE, Policy
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A push that waits, by its offset in the log."""
+    """A push that waits, by its offset in the log.
+
+    `left_out` is the fate of one that a guard rail leaves out: its worker has given what it had, so nobody
+    waits for it any longer, but it makes no step.
+    """
 
     offset: int
     worker: str
@@ -28,24 +33,29 @@ class Held:
     base: int | None
     weight: float
     at_ms: int
+    left_out: str | None = None
 
 
 class Rounds:
-    """`number` counts the rounds that are over. `waiting` is in the order of the log."""
+    """`number` counts the rounds that are over; the open one began at `began_ms`, when the last one ended, or
+    with its first push. `waiting` is in the order of the log.
+    """
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self.members = Members()
         self.number = 0
+        self.began_ms: int | None = None
         self.waiting: list[Held] = []
         self.closing = False  # the grace window is over: a quorum is enough, or the absent are given up
         self._coming = policy
+        self._pace = Pace()
 
-    def configure(self, policy: Policy) -> None:
+    def configure(self, policy: Policy, at_ms: int) -> None:
         """Another policy from the round's edge on, which is now if nobody waits."""
         self._coming = policy
         if not self.waiting:
-            self._edge()
+            self._edge(at_ms)
 
     def join(self, worker: str, at_ms: int) -> None:
         """A worker becomes a member at the round's edge, which is now if nobody waits.
@@ -61,8 +71,20 @@ class Rounds:
         """A push arrives. With a fixed number of workers its sender is a member by sending it."""
         if self.policy.workers is not None:
             self.members.join(push.worker, push.at_ms, at_edge=True)
-        self.members.see(push.worker, push.at_ms)
+        self.see(push.worker, push.at_ms)
+        if self.began_ms is None:
+            self.began_ms = push.at_ms
         self.waiting.append(push)
+
+    def see(self, worker: str, at_ms: int) -> None:
+        """A worker has pushed, whatever becomes of it."""
+        self.members.see(worker, at_ms)
+        self._pace.hear(worker, at_ms)
+
+    def leave(self, worker: str) -> None:
+        """Nobody waits for this worker any more."""
+        self.members.leave(worker)
+        self._pace.forget(worker)
 
     def is_ahead(self, worker: str) -> bool:
         """Whether a push of this worker waits and it may not send another one before that is settled."""
@@ -80,12 +102,20 @@ class Rounds:
             return self._within_slack()
         if not self.policy.in_rounds:
             assert isinstance(self.policy.take, int)
-            taken = self.waiting[: self.policy.take]
-            return _in_order(taken) if len(taken) == self.policy.take else ()
+            counting = [push for push in self.waiting if push.left_out is None][: self.policy.take]
+            if len(counting) < self.policy.take:
+                return ()
+            # Another mode may have left over some that are left out: they go with the next step.
+            return _in_order([push for push in self.waiting if push.offset <= counting[-1].offset])
         return self._whole_round()
 
-    def settle(self, pushes: Sequence[Held]) -> None:
+    def settle(self, pushes: Sequence[Held], at_ms: int) -> None:
         """These pushes are over and done with, and so is the round."""
+        if self.policy.grace_ms == ADAPTIVE and self.policy.quorum is not None:
+            arrivals = {push.worker: push.at_ms for push in pushes if push.left_out is None}
+            self._pace.lap(
+                self.number, self.began_ms or 0, arrivals, list(self.members.present), self.policy.quorum
+            )
         settled = {push.offset for push in pushes}
         self.waiting = [push for push in self.waiting if push.offset not in settled]
         for push in pushes:
@@ -93,7 +123,7 @@ class Rounds:
                 member.clock += 1
         if self.policy.take != 1:
             self.number += 1
-        self._edge()
+        self._edge(at_ms)
 
     def close(self, number: int) -> None:
         """The round waits no longer; nothing happens if it is over already."""
@@ -108,28 +138,39 @@ class Rounds:
         # Another worker may have taken the place of one that is gone.
         return max(len(self.members.present), self.policy.workers - len(self.members.gone))
 
-    def deadline_ms(self) -> int | None:
-        """When the open round should be closed, if nothing happens before; None if it may stay open."""
+    def deadline(self) -> tuple[int, str] | None:
+        """When the open round should be closed, in ms, if nothing happens before, and what is over then: the
+        "grace" window or a "lease"; None if it may stay open.
+        """
         if self.policy.slack is None or not self.waiting or self.closing:
             return None
         deadlines = []
         if self._lacks_somebody:  # whoever never came has no lease that could run out
-            deadlines.append(self.waiting[0].at_ms + self.policy.lease_ms)
+            deadlines.append((self._arrived_ms(self.waiting[0]) + self.policy.lease_ms, "lease"))
         if self.has_quorum:
-            arrivals = sorted(push.at_ms for push in self._first_of_each())
-            deadlines.append(arrivals[(self.policy.quorum or 1) - 1] + (self.policy.grace_ms or 0))
+            arrivals = sorted(self._arrived_ms(push) for push in self._counting())
+            deadlines.append((arrivals[(self.policy.quorum or 1) - 1] + self.grace_ms, "grace"))
         return min(deadlines, default=None)
+
+    @property
+    def grace_ms(self) -> int:
+        """How long the open round stays open once its quorum is there."""
+        if self.policy.grace_ms == ADAPTIVE:
+            return self._pace.window_ms(self.policy.lease_ms)
+        return int(self.policy.grace_ms or 0)
 
     @property
     def has_quorum(self) -> bool:
         """Whether so many have given that only the grace window keeps the round open."""
-        return self.policy.quorum is not None and len(self._first_of_each()) >= self.policy.quorum
+        return self.policy.quorum is not None and len(self._counting()) >= self.policy.quorum
 
     def dump(self) -> dict[str, Any]:
         """As JSON, for a snapshot."""
         waiting = [list(astuple(push)) for push in self.waiting]
         return {
             "number": self.number,
+            "began_ms": self.began_ms,
+            "pace": self._pace.dump(),
             "closing": self.closing,
             "waiting": waiting,
             "members": self.members.dump(),
@@ -142,12 +183,13 @@ class Rounds:
         rounds = cls(Policy.read(dumped["policy"]))
         rounds._coming = coming
         rounds.number, rounds.closing = dumped["number"], dumped["closing"]
+        rounds.began_ms, rounds._pace = dumped["began_ms"], Pace.load(dumped["pace"])
         rounds.waiting = [Held(*facts) for facts in dumped["waiting"]]
         rounds.members = Members.load(dumped["members"])
         return rounds
 
-    def _edge(self) -> None:
-        self.closing = False
+    def _edge(self, at_ms: int) -> None:
+        self.closing, self.began_ms = False, max(self.began_ms or 0, at_ms)
         if self._coming.workers != self.policy.workers:
             self.members.gone.clear()  # they were missing from another number
         self.policy = self._coming
@@ -175,9 +217,10 @@ class Rounds:
     def _whole_round(self) -> Sequence[Held]:
         given, size = self._first_of_each(), self.size
         # Who has left still counts with what it gave, but the others are waited for all the same.
-        live = sum(push.worker in self.members.present for push in given)
+        live = [push for push in given if push.worker in self.members.present]
         wanted = min(self.policy.take, size) if isinstance(self.policy.take, int) else size
-        return _in_order(given) if given and (live >= wanted or self.closing) else ()
+        enough = len(live) >= size or sum(push.left_out is None for push in live) >= wanted
+        return _in_order(given) if given and (enough or self.closing) else ()
 
     def _first_of_each(self) -> list[Held]:
         """The round so far: the first push of each worker, but of those who are still joining."""
@@ -186,6 +229,14 @@ class Rounds:
             if push.worker not in self.members.joining:
                 first.setdefault(push.worker, push)
         return list(first.values())
+
+    def _counting(self) -> list[Held]:
+        """Those of the round that will be in its step."""
+        return [push for push in self._first_of_each() if push.left_out is None]
+
+    def _arrived_ms(self, push: Held) -> int:
+        """When the push came into the open round: one that was left over from the last came with its edge."""
+        return max(push.at_ms, self.began_ms or 0)
 
 
 def _in_order(pushes: Sequence[Held]) -> list[Held]:

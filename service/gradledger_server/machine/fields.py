@@ -1,4 +1,4 @@
-"""The fields of a `sync` object, checked one by one."""
+"""The fields of an object in a spec, checked one by one."""
 
 from __future__ import annotations
 
