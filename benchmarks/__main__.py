@@ -14,9 +14,19 @@ from pathlib import Path
 from benchmarks import facts, table
 from benchmarks.measure import Plan, Report
 
-FAMILIES = ("dense", "compressed", "small", "sparse", "kernel", "rules", "recovery", "client")
+FAMILIES = (
+    "dense",
+    "compressed",
+    "small",
+    "sparse",
+    "kernel",
+    "rules",
+    "recovery",
+    "client",
+    "modes",
+)
 HERE = Path(__file__).resolve().parent
-PAGE = HERE.parent / "docs" / "performance.md"
+DOCS = HERE.parent / "docs"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -32,11 +42,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         reports.append(report)
         print(f"\n{report.title}\n\n{table.render(report)}", flush=True)
         if options.write_docs:
-            table.into_page(PAGE, report, machine, now.date())
+            table.into_page(page_of(family), report, machine, now.date())
     path = options.results / f"{now:%Y%m%dT%H%M%SZ}.json"
     kept = {"made_at": now.isoformat(), "quick": options.quick, "machine": machine}
     path.write_text(json.dumps(kept | {"reports": [asdict(report) for report in reports]}, indent=1))
     print(f"\nEvery sample: {path.name}")
+
+
+def page_of(family: str) -> Path:
+    """Where its figures are explained."""
+    return DOCS / ("modes.md" if family == "modes" else "performance.md")
 
 
 def measure(family: str, near: Path, *, quick: bool) -> Report:
@@ -58,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--quick", action="store_true", help="tiny sizes: finds out whether it works, nothing else"
     )
-    parser.add_argument("--write-docs", action="store_true", help="put the tables into docs/performance.md")
+    parser.add_argument("--write-docs", action="store_true", help="put the tables into the pages of docs/")
     parser.add_argument("--results", type=Path, default=HERE / "results", help="where JSON and data go")
     return parser
 

@@ -48,6 +48,14 @@ class Figure:
     note: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A table of other things than times and their limits."""
+
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+
 @dataclass(slots=True)
 class Report:
     """What a family of figures came to, and everything it was computed from."""
@@ -57,6 +65,7 @@ class Report:
     figures: list[Figure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     samples: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    grids: list[Grid] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

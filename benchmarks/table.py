@@ -13,9 +13,10 @@ COLUMNS = ("case", "measured", "limit", "ratio", "goal", "the limit is made of",
 
 
 def render(report: Report) -> str:
-    """The table and its notes."""
-    notes = [f"\n{note}" for note in report.notes]
-    return "\n".join([grid(COLUMNS, [_cells(figure) for figure in report.figures]), *notes])
+    """The tables and their notes."""
+    figures = [grid(COLUMNS, [_cells(figure) for figure in report.figures])] if report.figures else []
+    grids = [grid(each.columns, each.rows) for each in report.grids]
+    return "\n\n".join([*figures, *grids, *report.notes])
 
 
 def grid(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

@@ -171,6 +171,16 @@ def test_it_ends_with_the_model(new: Model) -> None:
         assert told.data["epoch"] and stream.next() is None
 
 
+def test_what_happened_just_before_the_end_is_told(new: Model) -> None:
+    new.create(START)
+    with listening(new.service, new.name) as stream:
+        for _ in range(3):
+            new.push({"w": [1.0]})
+        new.send("DELETE", "")
+        told = [each.kind for each in stream.until("delete") if each.kind != "snapshot"]
+    assert told == ["step", "step", "step", "delete"]
+
+
 def test_streams_are_bounded_and_given_back(new: Model) -> None:
     new.create(START)
     with ExitStack() as stack:

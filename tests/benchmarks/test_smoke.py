@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.__main__ import FAMILIES, PAGE
+from benchmarks.__main__ import FAMILIES, page_of
 from benchmarks.measure import Figure, Report, Samples, take_turns
 from benchmarks.table import into_page, render
 
@@ -27,10 +27,13 @@ def test_a_family_measures_something(family: str, tmp_path: Path) -> None:
     (path,) = tmp_path.glob("*.json")  # the data directories are gone
     (report,) = json.loads(path.read_text())["reports"]
     assert report["family"] == family
-    assert report["figures"]
+    assert report["figures"] or report["grids"]
     for figure in report["figures"]:
         assert figure["case"] in ran.stdout
         _require_positive(figure)
+    for grid in report["grids"]:
+        assert grid["rows"] and all(len(row) == len(grid["columns"]) for row in grid["rows"])
+        assert all(cell in ran.stdout for row in grid["rows"] for cell in row)
 
 
 def _require_positive(figure: dict[str, Any]) -> None:
@@ -39,9 +42,9 @@ def _require_positive(figure: dict[str, Any]) -> None:
         assert figure[name] > 0, figure
 
 
-def test_every_family_has_its_place_in_the_page() -> None:
-    page = PAGE.read_text()
+def test_every_family_has_its_place_in_a_page() -> None:
     for family in FAMILIES:
+        page = page_of(family).read_text()
         assert page.count(f"<!-- figures: {family} -->") == 1, family
 
 

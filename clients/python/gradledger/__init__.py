@@ -4,14 +4,15 @@
     params, receipt = model.push({"w": gradient})
 
 Reading order: `client.py`, `model.py`, `worker.py` (how a push counts once), `membership.py` (leases),
-`transport.py` (retries), `tensors.py` (the bytes), `rows.py` (tables), `compression.py` (fewer bytes),
-`receipt.py`, `errors.py` (every way to fail).
+`events.py` (watching), `transport.py` and `patience.py` (retries), `tensors.py` (the bytes),
+`rows.py` (tables), `compression.py` (fewer bytes), `receipt.py`, `errors.py` (every way to fail).
 """
 
 from gradledger import errors
 from gradledger.client import Client
 from gradledger.compression import BFloat16, Quantized, Residual, bfloat16, compressed, quantized
 from gradledger.errors import ConnectionFailed, GradledgerError, Problem
+from gradledger.events import Event, Events
 from gradledger.membership import Membership
 from gradledger.model import Model
 from gradledger.receipt import Receipt
@@ -23,6 +24,8 @@ __all__ = [
     "BFloat16",
     "Client",
     "ConnectionFailed",
+    "Event",
+    "Events",
     "GradledgerError",
     "Membership",
     "Model",

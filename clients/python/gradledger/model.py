@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from gradledger import tensors
 from gradledger.compression import BFloat16, Residual, Wire, compressed
 from gradledger.errors import MalformedAnswer, ModelNotFound, ParametersMissing, PreconditionFailed
+from gradledger.events import Events
 from gradledger.membership import Membership
 from gradledger.receipt import Receipt
 from gradledger.rows import Rows, joined, spread
@@ -147,6 +148,15 @@ class Model:
     def release(self, worker: str) -> None:
         """Lets a worker out of quarantine; it begins without strikes."""
         self._transport.send("DELETE", f"{self._path}/quarantine/{quote(worker, safe='')}")
+
+    def events(self, after: str | int | None = None) -> Events:
+        """What happens to the model, as it happens: an iterator of `Event`, which ends with "delete".
+
+        It begins now, or behind `after`: an event's id, an iterator's `last_id`, or 0 for all that is held.
+        A broken connection is resumed where it was. What is held no more is told as "reset".
+        Raises ModelNotFound, and MalformedRequest if `after` is no id.
+        """
+        return Events(self._transport, self._path, after)
 
     def pull(self, *, wait_s: float = 0.0, view: str = TRAIN) -> Params:
         """The current parameters; if they are those seen last, nothing is transferred.

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from itertools import count
 from typing import Any, cast
 from urllib.parse import urlencode
 
@@ -28,12 +26,12 @@ from gradledger.errors import (
     ConnectionFailed,
     GradledgerError,
     MalformedAnswer,
+    Problem,
     problem_from,
 )
+from gradledger.patience import Patience
 from gradledger.version import __version__
 
-FIRST_PAUSE_S = 0.05
-LONGEST_PAUSE_S = 2.0
 JOINED_BYTES = 64 << 10  # up to here one packet more costs more than one copy
 PIECE_BYTES = 256 << 10  # read so much at a time: it is copied while still in the processor's cache
 UNDECLARED_BYTES = 1 << 30  # no more is read of an answer that does not declare its length
@@ -106,18 +104,30 @@ class Transport:
         `retry_for_s` (by default the transport's) after the first.
         """
         target = path + ("?" + urlencode(query) if query else "")
-        patience_s = self._retry_for_s if retry_for_s is None else retry_for_s
-        last_start = time.monotonic() + wait_s + patience_s
-        for tries in count(1):
+        patience = self.patience(wait_s, retry_for_s)
+        while True:
             try:
-                return self._try(method, target, headers or {}, body, wait_s, tries)
+                return self._try(method, target, headers or {}, body, wait_s, patience.tries)
             except GradledgerError as error:
-                error.tries = tries
-                pause_s = max(_pause_s(tries), error.retry_after_s)
-                if not error.transient or time.monotonic() + pause_s > last_start:
-                    raise
-            time.sleep(pause_s)
-        raise AssertionError("count() never ends")
+                patience.spend(error)
+
+    def patience(self, wait_s: float = 0.0, retry_for_s: float | None = None) -> Patience:
+        """For one thing that is begun now, and that the service may take `wait_s` for."""
+        return Patience(wait_s + (self._retry_for_s if retry_for_s is None else retry_for_s))
+
+    def stream(self, path: str, *, headers: Mapping[str, str], quiet_s: float) -> urllib3.BaseHTTPResponse:
+        """An answer that goes on, tried once; whoever reads it closes it. `quiet_s` may be silence.
+
+        Raises like `send`; while it is read, urllib3's HTTPError and OSError say that it broke.
+        """
+        try:
+            response = self._request("GET", path, headers, None, quiet_s)
+            if response.status == 200:
+                return response
+            received = _receive(response)
+        except (HTTPError, OSError) as error:
+            raise self._broken("GET", path, error) from error
+        raise _refusal(response, received)
 
     def _try(
         self,
@@ -128,29 +138,41 @@ class Transport:
         wait_s: float,
         tries: int,
     ) -> Answer:
-        if self._pid != os.getpid():
-            self._open()
         try:
-            response = self._pool.urlopen(
-                method,
-                self._prefix + target,
-                body=None if body is None else _chunks(body),
-                headers={**self._headers, **headers, **_framing(body)},
-                timeout=urllib3.Timeout(connect=self._timeout_s, read=self._timeout_s + wait_s),
-                retries=False,
-                redirect=False,
-                preload_content=False,
-                decode_content=False,
-            )
+            response = self._request(method, target, headers, body, wait_s)
             received = _receive(response)
         except (HTTPError, OSError) as error:
-            kind = CertificateRefused if isinstance(error, SSLError) else ConnectionFailed
-            raise kind(f"{method} {self.url}{target}: no answer ({error})") from error
+            raise self._broken(method, target, error) from error
         if 200 <= response.status < 300 or response.status == 304:
             return Answer(response.status, response.headers, received, tries)
-        request_id = response.headers.get("X-Request-ID") or response.headers.get("Request-Id")
-        later_s = _retry_after_s(response.headers.get("Retry-After"))
-        raise problem_from(response.status, received.tobytes(), request_id, later_s)
+        raise _refusal(response, received)
+
+    def _request(
+        self, method: str, target: str, headers: Mapping[str, str], body: Body | None, wait_s: float
+    ) -> urllib3.BaseHTTPResponse:
+        if self._pid != os.getpid():
+            self._open()
+        return self._pool.urlopen(
+            method,
+            self._prefix + target,
+            body=None if body is None else _chunks(body),
+            headers={**self._headers, **headers, **_framing(body)},
+            timeout=urllib3.Timeout(connect=self._timeout_s, read=self._timeout_s + wait_s),
+            retries=False,
+            redirect=False,
+            preload_content=False,
+            decode_content=False,
+        )
+
+    def _broken(self, method: str, target: str, error: Exception) -> ConnectionFailed:
+        kind = CertificateRefused if isinstance(error, SSLError) else ConnectionFailed
+        return kind(f"{method} {self.url}{target}: no answer ({error})")
+
+
+def _refusal(response: urllib3.BaseHTTPResponse, received: NDArray[np.uint8]) -> Problem:
+    request_id = response.headers.get("X-Request-ID") or response.headers.get("Request-Id")
+    later_s = _retry_after_s(response.headers.get("Retry-After"))
+    return problem_from(response.status, received.tobytes(), request_id, later_s)
 
 
 def _framing(body: Body | None) -> dict[str, str]:
@@ -195,11 +217,6 @@ def _undeclared(response: urllib3.BaseHTTPResponse) -> NDArray[np.uint8]:
                 f"an answer without a declared length went on past {UNDECLARED_BYTES} bytes"
             )
     return np.frombuffer(received, np.uint8)
-
-
-def _pause_s(tries: int) -> float:
-    longest = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(tries - 1, 10))
-    return longest * random.uniform(0.5, 1.0)  # noqa: S311  # spreads the retries of many workers
 
 
 def _retry_after_s(value: str | None) -> float:

@@ -127,11 +127,20 @@ class Hot:
             return [self._facts(item) for item in logged[:limit]]
 
     def news(self, after: Place | None, most: int) -> News:
-        """What happened behind a place, wherever it was appended; nothing yet if None. Also its new end."""
+        """What happened behind a place, wherever it was appended; nothing yet if None. Also its new end.
+
+        A deleted model's last events are told before ModelNotFound is raised.
+        """
         with self.lock:
-            self._catch_up()
+            gone = None
+            try:
+                self._catch_up()
+            except ModelNotFound as error:
+                gone = error
             ring = self.playback.ring
             found, lost = ring.after(ring.end if after is None else after, most)
+            if gone is not None and not found:
+                raise gone
             until = found[-1].place if found else ring.end
             return News(found, until, lost, self.model.step)
 

@@ -9,6 +9,8 @@ A fault meets the next request that names a gradient, or whichever request it wa
     busy           503 with Retry-After, nothing carried out
     too-many       429 without a hint, nothing carried out
     proxy          502 with an HTML page, nothing carried out
+
+`streams` are what requests for events are answered with, one after the other, each to its end.
 """
 
 from __future__ import annotations
@@ -87,6 +89,8 @@ class Service(ThreadingHTTPServer):
         self.models: dict[str, Ledger] = {}
         self.faults: deque[str] = deque()
         self.faults_meet = "gradients"
+        self.streams: deque[bytes] = deque()
+        self.resumed: list[str | None] = []  # the Last-Event-ID of each request for events
         self.seen: list[tuple[str, str, dict[str, str], str]] = []
         self.lock = threading.Lock()
         self.epochs = 0
@@ -173,6 +177,9 @@ class Request(BaseHTTPRequestHandler):
         if route == "GET workers":
             workers = [{"worker": each, "sequence": len(kept)} for each, kept in ledger.pushed.items()]
             return self.json(200, {"workers": workers})
+        if route == "GET events" and self.server.streams:
+            self.server.resumed.append(self.headers.get("Last-Event-ID"))
+            return 200, {"Content-Type": "text/event-stream"}, self.server.streams.popleft()
         if route == "PUT parameters":
             return self.upload(ledger, body)
         if ledger.params is None:
