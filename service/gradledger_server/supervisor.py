@@ -16,7 +16,7 @@ log = structlog.get_logger()
 Process = subprocess.Popen[bytes]
 
 POLL_S = 0.1
-YOUNG_S = 10.0  # who dies sooner may have died of its start
+YOUNG_S = 30.0  # who dies sooner may have died of its start
 FIRST_PAUSE_S = 0.1  # doubled with each young death
 YOUNG_DEATHS = 5  # of one place, in a row, before all is given up
 

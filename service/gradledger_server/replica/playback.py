@@ -37,8 +37,8 @@ class Playback:
     """The state at offset `applied`, whose log has the chain `chain`.
 
     `unsaved_bytes` and `unsaved_entries` count what was played since the snapshot at `saved`; `receipts`
-    holds those of the pushes played since somebody emptied it, by chain; `ring` what happened lately. One
-    thread at a time.
+    holds those of the pushes played since somebody emptied it, by chain; `ring` what happened lately;
+    `heard` counts the entries that came from the log, not from here. One thread at a time.
     """
 
     def __init__(self, name: str, epoch: str, store: Store, device: Device, blocks: Blocks) -> None:
@@ -47,7 +47,7 @@ class Playback:
         self.receipts: dict[str, Receipt] = {}
         self.ring = events.Ring()
         self.model: Model
-        self.applied = self.saved = self.unsaved_entries = self.unsaved_bytes = 0
+        self.applied = self.saved = self.unsaved_entries = self.unsaved_bytes = self.heard = 0
         self.chain = ""
         self._replay()
 
@@ -110,6 +110,7 @@ class Playback:
             entries = self._store.read(self.epoch, self.applied)
             if not entries:
                 raise Diverged
+            self.heard += len(entries)
             for logged in entries:
                 self._apply(logged)
 
