@@ -13,6 +13,7 @@ from gradledger_server.machine.gradient import Gradient, check, gather, norm
 from gradledger_server.machine.layout import Layout
 from gradledger_server.machine.model import Model
 from gradledger_server.machine.receipts import Receipt, identity_of
+from gradledger_server.replica.laps import Laps
 from gradledger_server.store.contract import Append
 from gradledger_server.wire.digest import digest
 from gradledger_server.wire.records import to_record
@@ -31,11 +32,12 @@ class Sender:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Draft:
-    """A push not yet in the log: its entry, its gradient laid over the arenas, and its record."""
+    """A push not yet in the log: its entry, its gradient laid over the arenas, its record, its stopwatch."""
 
     push: Push
     gradient: Gradient
     record: Record
+    laps: Laps
 
     def wish(self, expected: str | None = None) -> Append:
         """What to ask of the store; `expected` makes it a compare-and-set on the log's chain."""
@@ -97,6 +99,7 @@ def draft(
     blocks: Blocks,
     durability: str,
     at_ms: int,
+    laps: Laps | None = None,
 ) -> Draft:
     """Checks and measures a push. Raises what `machine.gradient.check` and `norm` raise."""
     check(layout, tensors)
@@ -113,4 +116,4 @@ def draft(
         durability=durability,
         at_ms=at_ms,
     )
-    return Draft(push, gradient, to_record(push))
+    return Draft(push, gradient, to_record(push), laps or Laps())

@@ -121,7 +121,11 @@ class Playback:
         try:
             entry = draft.push if draft else records.from_record(logged.record)
             was = events.before(self.model, entry)
+            if draft:
+                draft.laps.end("queue")  # behind those of the same commit
             receipt = apply(self.model, logged.offset, entry, draft.gradient if draft else None)
+            if draft:
+                draft.laps.end("apply")
             self._tell(logged.offset, entry, was)
         except Exception as broken:
             self.chain = BROKEN  # the state may be half of two: whoever asks next starts from the snapshot
