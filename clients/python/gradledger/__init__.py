@@ -3,9 +3,9 @@
     model = Client().create("demo", {"w": w}, optimizer={"rule": "adam", "lr": 1e-3})
     params, receipt = model.push({"w": gradient})
 
-Reading order: `client.py`, `model.py`, `worker.py` (how a push counts once), `membership.py` (leases),
-`transport.py` (retries), `tensors.py` (the bytes), `rows.py` (tables), `receipt.py`,
-`errors.py` (every way to fail).
+Reading order: `client.py`, `model.py`, `outbox.py` (one push at a time), `worker.py` (how a push counts
+once), `membership.py` (leases), `transport.py` (retries), `tensors.py` (the bytes), `landing.py` (where they
+go), `seen.py` (what is here already), `rows.py` (tables), `receipt.py`, `errors.py` (every way to fail).
 """
 
 from gradledger import errors

@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from itertools import count
@@ -30,12 +31,14 @@ from gradledger.errors import (
     MalformedAnswer,
     problem_from,
 )
+from gradledger.landing import Landing
 from gradledger.version import __version__
 
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 2.0
 JOINED_BYTES = 64 << 10  # up to here one packet more costs more than one copy
 PIECE_BYTES = 256 << 10  # read so much at a time: it is copied while still in the processor's cache
+MILLISECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
 UNDECLARED_BYTES = 1 << 30  # no more is read of an answer that does not declare its length
 
 
@@ -61,14 +64,22 @@ class Answer:
 
     status: int
     headers: Mapping[str, str]
-    body: NDArray[np.uint8]
+    body: NDArray[np.uint8]  # empty if it landed elsewhere
     tries: int
+    read_ms: float  # how long the body took to arrive, once its head had
 
     def json(self) -> Any:
         try:
             return json.loads(self.body.tobytes())
         except ValueError as error:
             raise MalformedAnswer(f"expected JSON, got {self.body[:80].tobytes()!r}") from error
+
+    @property
+    def timing_ms(self) -> dict[str, float]:
+        """Where the last try's time went: what the service tells of it, then `read`."""
+        told = (part.partition(";dur=") for part in self.headers.get("Server-Timing", "").split(", "))
+        stops = {name: float(ms) for name, _, ms in told if MILLISECONDS.fullmatch(ms)}
+        return stops | {"read": self.read_ms}
 
 
 class Transport:
@@ -99,9 +110,11 @@ class Transport:
         body: Body | None = None,
         wait_s: float = 0.0,
         retry_for_s: float | None = None,
+        landing: Landing | None = None,
     ) -> Answer:
         """Answers 2xx and 304; raises the typed error for everything else.
 
+        The tensors of a 200 go to the `landing` if there is one, from the beginning at each try.
         `wait_s` is how long the service was asked to take its time. No try begins later than that and
         `retry_for_s` (by default the transport's) after the first.
         """
@@ -110,7 +123,7 @@ class Transport:
         last_start = time.monotonic() + wait_s + patience_s
         for tries in count(1):
             try:
-                return self._try(method, target, headers or {}, body, wait_s, tries)
+                return self._try(method, target, headers or {}, body, wait_s, tries, landing)
             except GradledgerError as error:
                 error.tries = tries
                 pause_s = max(_pause_s(tries), error.retry_after_s)
@@ -127,6 +140,7 @@ class Transport:
         body: Body | None,
         wait_s: float,
         tries: int,
+        landing: Landing | None,
     ) -> Answer:
         if self._pid != os.getpid():
             self._open()
@@ -142,12 +156,14 @@ class Transport:
                 preload_content=False,
                 decode_content=False,
             )
-            received = _receive(response)
+            began = time.perf_counter()
+            received = _receive(response, landing if response.status == 200 else None)
+            read_ms = 1e3 * (time.perf_counter() - began)
         except (HTTPError, OSError) as error:
             kind = CertificateRefused if isinstance(error, SSLError) else ConnectionFailed
             raise kind(f"{method} {self.url}{target}: no answer ({error})") from error
         if 200 <= response.status < 300 or response.status == 304:
-            return Answer(response.status, response.headers, received, tries)
+            return Answer(response.status, response.headers, received, tries, read_ms)
         request_id = response.headers.get("X-Request-ID") or response.headers.get("Request-Id")
         later_s = _retry_after_s(response.headers.get("Retry-After"))
         raise problem_from(response.status, received.tobytes(), request_id, later_s)
@@ -164,11 +180,14 @@ def _chunks(body: Body) -> Iterable[bytes]:
     return cast("Iterable[bytes]", body.parts)  # urllib3 hands them to the socket, which takes any buffer
 
 
-def _receive(response: urllib3.BaseHTTPResponse) -> NDArray[np.uint8]:
+def _receive(response: urllib3.BaseHTTPResponse, landing: Landing | None) -> NDArray[np.uint8]:
     # An answer read to its end gives its connection back to the pool; a broken one must not.
     try:
-        declared = response.length_remaining
-        received = _undeclared(response) if declared is None else _declared(response, declared)
+        if landing is None:
+            received = _whole(response)
+        else:
+            received = np.empty(0, np.uint8)
+            _land(response, landing)
     except BaseException:
         response.close()
         raise
@@ -176,14 +195,33 @@ def _receive(response: urllib3.BaseHTTPResponse) -> NDArray[np.uint8]:
     return received
 
 
-def _declared(response: urllib3.BaseHTTPResponse, length: int) -> NDArray[np.uint8]:
-    received = np.empty(length, np.uint8)
+def _land(response: urllib3.BaseHTTPResponse, landing: Landing) -> None:
+    landing.begin()
+    if response.length_remaining is None:
+        received = _undeclared(response)
+        landing.take(received.data, received.size)
+        return
+    length = response.length_remaining
+    for piece in _pieces(response, length):
+        landing.take(piece, length)
+
+
+def _whole(response: urllib3.BaseHTTPResponse) -> NDArray[np.uint8]:
+    if response.length_remaining is None:
+        return _undeclared(response)
+    received = np.empty(response.length_remaining, np.uint8)
     view, filled = received.data, 0
-    while filled < length:
-        piece = response.read(min(PIECE_BYTES, length - filled))
+    for piece in _pieces(response, received.size):
         view[filled : filled + len(piece)] = piece
         filled += len(piece)
     return received
+
+
+def _pieces(response: urllib3.BaseHTTPResponse, length: int) -> Iterator[bytes]:
+    while length:
+        piece = response.read(min(PIECE_BYTES, length))  # raises if the answer ends too early
+        length -= len(piece)
+        yield piece
 
 
 def _undeclared(response: urllib3.BaseHTTPResponse) -> NDArray[np.uint8]:
