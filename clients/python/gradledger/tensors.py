@@ -40,9 +40,9 @@ _NAMES = {np.dtype(code): name for name, code in _NUMPY.items()}
 def dtype_name(dtype: DTypeLike) -> str:
     """The safetensors name of a NumPy dtype ("F32") or of ml_dtypes' bfloat16 ("BF16"); TypeError if none."""
     dtype = np.dtype(dtype)
-    if dtype.name == "bfloat16":
+    name = _NAMES.get(dtype) or _NAMES.get(dtype.newbyteorder("<"))
+    if name is None and dtype.name == "bfloat16":
         return "BF16"
-    name = _NAMES.get(dtype.newbyteorder("<"))
     if name is None:
         raise TypeError(f"an array of dtype {dtype} cannot be sent; cast it to float32 first")
     return name
