@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 
+import numpy as np
+
 from benchmarks.measure import Plan, Report, take_turns, timed
 from benchmarks.noise import noise
 from benchmarks.subject import MODEL, TENSOR, Worker, body, require_steps, serving
@@ -14,20 +16,32 @@ TITLE = "The Python client"
 
 
 def run(plan: Plan) -> Report:
-    """64 MiB push and pull, durability `memory`, the client and `http.client` in turn."""
+    """Push and pull, durability `memory`: `http.client`, the client, and it with `out=`, in turn."""
     report = Report("client", TITLE)
-    nbytes = plan.pick(64 << 20, 1 << 20)
+    _measure(plan, report, plan.pick(64 << 20, 1 << 20), rounds=plan.pick(30, 3), row=1, goal=1.3)
+    _measure(plan, report, 4096, rounds=plan.pick(40, 3), row=plan.pick(50, 10), goal=1.5)
+    return report
+
+
+def _measure(plan: Plan, report: Report, nbytes: int, *, rounds: int, row: int, goal: float) -> None:
     gradients = {TENSOR: noise(nbytes // 4, 9)}
+    out = {TENSOR: np.empty(nbytes // 4, np.float32)}
     with serving(plan, "memory", nbytes // 4) as service, Client(service.url) as client:
         model, plain = client.model(MODEL), Plain(service, nbytes // 4)
-        cases = {"http.client": timed(plain.push), "client": timed(lambda: model.push(gradients))}
-        samples = take_turns(cases, plan.pick(30, 3), warmups=3)
-        require_steps(service, 2 * plain.sequence)
+        cases = {
+            "http.client": timed(plain.push),
+            "client": timed(lambda: model.push(gradients)),
+            "client, out": timed(lambda: model.push(gradients, out=out)),
+        }
+        samples = take_turns(cases, rounds, warmups=3, row=row)
+        require_steps(service, 3 * plain.sequence)
         plain.close()
-    report.samples["client"] = dict(samples.seconds)
-    label = f"{nbytes >> 20} MiB push and pull with `gradledger`"
-    report.figures.append(samples.figure(label, "client", ("http.client",), goal=1.3))
-    return report
+        model.delete()
+    size = f"{nbytes >> 20} MiB" if nbytes >= 1 << 20 else f"{nbytes >> 10} KiB"
+    report.samples[size] = dict(samples.seconds)
+    for case, how in (("client", ""), ("client, out", " into arrays used again")):
+        label = f"{size} push and pull with `gradledger`{how}"
+        report.figures.append(samples.figure(label, case, ("http.client",), goal=goal))
 
 
 class Plain(Worker):

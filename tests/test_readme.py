@@ -12,12 +12,17 @@ import pytest
 from tests.service import Service
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
+CLIENT = (Path(__file__).parents[1] / "clients" / "python" / "README.md").read_text()
 
 
 def block(language: str) -> str:
     """The README's code block in that language."""
-    (found,) = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
-    return str(found)
+    (found,) = blocks(language, README)
+    return found
+
+
+def blocks(language: str, page: str) -> list[str]:
+    return [str(found) for found in re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)]
 
 
 def run(*command: str, text: str, service: Service) -> str:
@@ -39,6 +44,12 @@ def test_the_run_with_python_finds_the_minimum(service: Service) -> None:
     told = run(sys.executable, "-c", text=block("python"), service=service)
     assert re.match(r"\[(2\.9|3\.0)\d*\] 200 0 memory\n", told), told
     assert "['m/w', 'param/w', 't/w', 'v/w']" in told
+
+
+def test_the_clients_own_page_trains_and_computes_meanwhile(service: Service) -> None:
+    plain, ahead = blocks("python", CLIENT)
+    assert run(sys.executable, "-c", text=plain, service=service).startswith("100 0 ")
+    assert run(sys.executable, "-c", text=ahead, service=service).startswith("10 1 "), "a step stale each"
 
 
 @pytest.mark.parametrize("path", re.findall(r"\]\(([\w/.-]+)\)", README))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -39,7 +40,10 @@ def serve(
     redis_url: Annotated[str | None, typer.Option(help="An external Redis >= 7.0 or Valkey >= 7.2.")] = None,
     durability: Annotated[Durability | None, typer.Option(help="What the log must survive.")] = None,
     device: Annotated[Literal["auto", "cpu", "gpu"] | None, typer.Option(help="Where to compute.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Kernel threads; default one per core.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Service processes behind the one port.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Kernel threads of a process; default its share of the cores.")
+    ] = None,
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"] | None, typer.Option(help="Log threshold.")
     ] = None,
@@ -49,6 +53,18 @@ def serve(
 
     options: dict[str, Any] = {name: value for name, value in locals().items() if name != "run"}
     run(Settings(**{name: value for name, value in options.items() if value is not None}))
+
+
+@cli.command(hidden=True)
+def replica() -> None:
+    """One of the processes of `serve --workers`; its parent tells it on stdin what it needs."""
+    from gradledger_server.handover import Handover
+
+    handover = Handover.receive(sys.stdin.buffer)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(handover.metrics_dir)  # read when its package is imported
+    from gradledger_server.server import run_replica
+
+    run_replica(handover)
 
 
 @cli.command()

@@ -1,14 +1,17 @@
-"""The life of a service process: open the store, open the device, serve, drain."""
+"""The life of the service: open the store, open the device, serve in one process or several, drain."""
 
 from __future__ import annotations
 
 import gc
 import logging
+import os
 import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import structlog
@@ -17,15 +20,18 @@ import uvicorn
 
 from gradledger_server.api.app import create_app, create_door
 from gradledger_server.api.context import Limits
-from gradledger_server.api.telemetry import Metrics
+from gradledger_server.api.telemetry import Metrics, bury
 from gradledger_server.errors import GradledgerError
+from gradledger_server.handover import Handover
 from gradledger_server.kernels.device import open_device
 from gradledger_server.replica import Cadence, Replica
 from gradledger_server.settings import Settings
-from gradledger_server.store import MemoryStore, Store, open_store
+from gradledger_server.store import MemoryStore, RedisStore, Store, open_store
+from gradledger_server.supervisor import Supervisor
 
 log = structlog.get_logger()
 
+SAVING_S = 60.0  # beyond the draining: to save models before a process is killed
 PROTOCOL = "gradledger_server.api.landing:LandingProtocol"
 
 CURL = """  curl -X PUT {url}/v1/models/demo -H 'Content-Type: application/json' \\
@@ -44,21 +50,64 @@ def run(settings: Settings) -> None:
         store = open_store(settings.redis_url, settings.data_dir, settings.durability)
         try:
             _announce(f"http://{settings.host}:{port}", store)
-            config = uvicorn.Config(
-                create_door(lambda: opened(store, settings), limits_of(settings)),
-                loop="uvloop",
-                http=PROTOCOL,
-                log_config=None,
-                access_log=False,
-                proxy_headers=False,
-                server_header=False,
-                timeout_graceful_shutdown=settings.drain_s,
-            )
-            gc.freeze()  # what start-up made stays: no need to look through it ever again
-            gc.set_threshold(10_000, 50, 50)
-            uvicorn.Server(config).run(sockets=[listener])
+            if settings.workers == 1:
+                _serve(listener, store, settings, Metrics())
+            else:
+                _supervise(listener, store, settings)
         finally:
             store.close()
+
+
+def run_replica(handover: Handover) -> None:
+    """Serves as one of several processes: on the parent's socket, from the parent's store."""
+    settings = handover.settings
+    _configure_logging(settings.log_level)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    assert settings.redis_url is not None
+    # The parent has found the store fit; if it is away just now, this process answers 503 until it is back.
+    store = RedisStore(settings.redis_url, settings.durability or "memory")
+    try:
+        with socket.socket(fileno=handover.listener) as listener:
+            _serve(listener, store, settings, Metrics(handover.metrics_dir))
+    finally:
+        store.close()
+
+
+def _serve(listener: socket.socket, store: Store, settings: Settings, metrics: Metrics) -> None:
+    config = uvicorn.Config(
+        create_door(lambda: opened(store, settings), limits_of(settings), metrics),
+        loop="uvloop",
+        http=PROTOCOL,
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=settings.drain_s,
+    )
+    gc.freeze()  # what start-up made stays: no need to look through it ever again
+    gc.set_threshold(10_000, 50, 50)
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def _supervise(listener: socket.socket, store: RedisStore, settings: Settings) -> None:
+    """Several processes on the one listening socket.
+
+    Who dies leaves its unaccepted connections to the others, as it would not with a socket of its own
+    (SO_REUSEPORT), and the connections spread more evenly than by the kernel's hash.
+    """
+    threads = settings.threads or max(1, len(os.sched_getaffinity(0)) // settings.workers)
+    found = {"redis_url": store.url, "durability": store.durability, "threads": threads}
+    with TemporaryDirectory(prefix="gradledger-metrics-") as metrics_dir:
+        handover = Handover(
+            settings=settings.model_copy(update=found),
+            listener=listener.fileno(),
+            metrics_dir=Path(metrics_dir),
+            parent_pid=os.getpid(),
+        )
+        processes = Supervisor(handover.start, settings.workers, lambda pid: bury(pid, handover.metrics_dir))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: processes.stop())
+        processes.run(settings.drain_s + SAVING_S)
 
 
 @asynccontextmanager

@@ -29,7 +29,10 @@ class Settings(BaseSettings):
         "memory. Default: fsync for the embedded server; whatever an external one gives.",
     )
     device: Literal["auto", "cpu", "gpu"] = Field("auto", description="Where the arithmetic runs.")
-    threads: int | None = Field(None, ge=1, description="Kernel threads; default: one per core.")
+    workers: int = Field(1, ge=1, le=256, description="Service processes behind the one port.")
+    threads: int | None = Field(
+        None, ge=1, description="Kernel threads of a process; default: its share of the cores."
+    )
     compiled: bool = Field(True, description="Compiled kernels; NumPy's give the same bits, more slowly.")
     max_body_bytes: int = Field(4 << 30, ge=1024, description="No request may be larger, whatever its model.")
     max_json_bytes: int = Field(8 << 20, ge=1024, description="No JSON body may be larger; use safetensors.")

@@ -3,9 +3,10 @@
     model = Client().create("demo", {"w": w}, optimizer={"rule": "adam", "lr": 1e-3})
     params, receipt = model.push({"w": gradient})
 
-Reading order: `client.py`, `model.py`, `worker.py` (how a push counts once), `membership.py` (leases),
-`events.py` (watching), `transport.py` and `patience.py` (retries), `tensors.py` (the bytes),
-`rows.py` (tables), `compression.py` (fewer bytes), `receipt.py`, `errors.py` (every way to fail).
+Reading order: `client.py`, `model.py`, `outbox.py` (one push at a time), `worker.py` (how a push counts
+once), `membership.py` (leases), `events.py` (watching), `transport.py` and `patience.py` (retries),
+`tensors.py` (the bytes), `landing.py` (where they go), `compression.py` (fewer of them), `rows.py` (tables),
+`seen.py` (what is here already), `asking.py`, `receipt.py`, `errors.py` (every way to fail).
 """
 
 from gradledger import errors

@@ -5,36 +5,31 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Mapping
+from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
-from math import ceil
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gradledger import tensors
+from gradledger.asking import PARAMETERS, RECEIPT, TRAIN, patient, viewed
 from gradledger.compression import BFloat16, Residual, Wire, compressed
 from gradledger.errors import MalformedAnswer, ModelNotFound, ParametersMissing, PreconditionFailed
 from gradledger.events import Events
+from gradledger.landing import Landing
 from gradledger.membership import Membership
+from gradledger.outbox import Outbox, Push
 from gradledger.receipt import Receipt
 from gradledger.rows import Rows, joined, spread
+from gradledger.seen import Seen
 from gradledger.tensors import Params
 from gradledger.transport import Answer, Body, Transport
-from gradledger.worker import Worker
 
 ACCEPTED = 202  # the push waits for others
-TRAIN = "train"  # the view that gradients are computed at
 Gradients = Mapping[str, ArrayLike | Rows]
 Form = Wire | Residual | None  # how gradients go out; None: as they are
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    etag: str
-    step: int
-    params: Params
 
 
 class Model:
@@ -48,16 +43,15 @@ class Model:
         self.name = name
         self._path = f"/v1/models/{quote(name, safe='')}"
         self._transport = transport
-        self._worker = Worker(worker)
-        self._pushing = threading.Lock()
+        self._outbox = Outbox(transport, self._path, worker)
         self._seeing = threading.Lock()
-        self._seen: _Seen | None = None
-        self._views: dict[str, _Seen] = {}
+        self._seen: Seen | None = None
+        self._views: dict[str, Seen] = {}
 
     @property
     def worker(self) -> str:
         """The name this model's pushes are counted under."""
-        return self._worker.name
+        return self._outbox.worker
 
     @property
     def step(self) -> int | None:
@@ -70,9 +64,7 @@ class Model:
         `worker` is the name its pushes carry from here on, by default the one they had. Every push renews
         the lease; with `heartbeat` it is renewed in the background as well. Joining again is harmless.
         """
-        with self._pushing:
-            membership = Membership(self._transport, self._path, worker or self.worker)
-            self._worker.take(membership.worker, membership.next_sequence - 1)
+        membership = self._outbox.join(worker)
         if heartbeat:
             membership.keep_alive()
         return membership
@@ -85,6 +77,7 @@ class Model:
         weight: float = 1.0,
         wait_s: float = 0.0,
         wire: Form = None,
+        out: Params | None = None,
     ) -> tuple[Params, Receipt]:
         """Sends gradients (F16, BF16, F32 or F64, of the parameters' shapes) and answers the new parameters.
 
@@ -99,19 +92,49 @@ class Model:
         A table's gradient is `Rows`, and its answer holds the rows that were touched, as `Rows` too.
         `base` is the step the gradients were computed at, by default that of the newest parameters seen here;
         threads that share a model should say it. The gradients must not be changed until this returns.
+        With `out`, arrays by name, the parameters are read into those arrays, which are part of the answer;
+        nothing of their size is allocated. They hold neither the old nor the new values if this raises.
+
         Raises the service's refusals: NonFinite, WrongShape, …; NotAMember if the worker has not joined or
         its lease ran out, WorkerAhead while its last push still waits, StaleGradient if `base` is too far
         back. Raises ConnectionFailed when no answer came in the time allowed for retries; the push may then
-        have counted.
+        have counted. Raises ValueError if an array of `out` cannot be written to, or once the push has
+        counted if it is not like the parameter of its name.
         """
-        answer = self._push(grads, base, weight, {"Accept": tensors.MEDIA_TYPE}, wait_s, wire)
-        if answer.status == ACCEPTED:
-            return self._newest(), _receipt_in(answer)
-        try:
-            receipt = json.loads(answer.headers["Receipt"])
-        except (KeyError, ValueError) as error:
-            raise MalformedAnswer("the answer to a push has no readable Receipt header") from error
-        return self._see(answer), Receipt.from_json(receipt)
+        landing = _landing(out)
+        answer = self._outbox.send(
+            lambda: self._push(grads, self._base(base), weight, PARAMETERS, wait_s, wire, landing)
+        )
+        return self._pushed(answer, landing)
+
+    def push_async(
+        self,
+        grads: Gradients,
+        *,
+        base: int | None = None,
+        weight: float = 1.0,
+        wait_s: float = 0.0,
+        wire: Form = None,
+        out: Params | None = None,
+        copy: bool = False,
+    ) -> Future[tuple[Params, Receipt]]:
+        """Like `push`, in the background: compute the next gradient while this one is on its way.
+
+        The push has its name when this returns, and what `push` answers or raises is in the future. Pushes
+        count in the order of the calls. One is on its way at a time: the next call waits for its answer.
+        The gradients, and the arrays of `out`, must be left alone until the future is done; with `copy` the
+        gradients are copied first, and may be changed at once.
+
+        Say the `base`. By default it is the step of the newest parameters seen here when this is called,
+        which need not be those that the gradients were computed at if an answer came meanwhile.
+        """
+        at, landing = self._base(base), _landing(out)
+
+        def make() -> Push:
+            given = _copied(grads) if copy else grads
+            return self._push(given, at, weight, PARAMETERS, wait_s, wire, landing)
+
+        return self._outbox.begin(make, lambda answer: self._pushed(answer, landing))
 
     def push_only(
         self,
@@ -123,8 +146,8 @@ class Model:
         wire: Form = None,
     ) -> Receipt:
         """Like `push`, without bringing the new parameters back: for when they are not needed yet."""
-        headers = {"Accept": "application/json", "Prefer": "return=minimal"}
-        return _receipt_in(self._push(grads, base, weight, headers, wait_s, wire))
+        answer = self._outbox.send(lambda: self._push(grads, self._base(base), weight, RECEIPT, wait_s, wire))
+        return _receipt_in(answer)
 
     def fate(self, sequence: int, *, worker: str | None = None, wait_s: float = 0.0) -> Receipt:
         """What became of a push, of this worker or of another one; after at most `wait_s` if it waits.
@@ -133,7 +156,7 @@ class Model:
         """
         name = quote(self.worker if worker is None else worker, safe="")
         answer = self._transport.send(
-            "GET", f"{self._path}/receipts/{name}/{sequence}", headers=_patience({}, wait_s), wait_s=wait_s
+            "GET", f"{self._path}/receipts/{name}/{sequence}", headers=patient({}, wait_s), wait_s=wait_s
         )
         return Receipt.from_json(answer.json())
 
@@ -158,27 +181,22 @@ class Model:
         """
         return Events(self._transport, self._path, after)
 
-    def pull(self, *, wait_s: float = 0.0, view: str = TRAIN) -> Params:
+    def pull(self, *, wait_s: float = 0.0, view: str = TRAIN, out: Params | None = None) -> Params:
         """The current parameters; if they are those seen last, nothing is transferred.
 
         Tables are not among them: ask for `rows`, or for a whole `table`.
         With `wait_s` the service holds the answer until there is a newer step, at most so long. `view` asks
-        for another of the model's views, such as "ema"; gradients are computed at the default one. Raises
-        ViewNotFound.
+        for another of the model's views, such as "ema"; gradients are computed at the default one. With
+        `out`, arrays by name, they are read into those arrays, as `push` does. Raises ViewNotFound.
         """
-        seen, headers = self._seen if view == TRAIN else self._views.get(view), {"Accept": tensors.MEDIA_TYPE}
-        if seen is not None:
-            headers["If-None-Match"] = seen.etag
-        answer = self._transport.send(
-            "GET",
-            f"{self._path}/parameters",
-            query=_query(view),
-            headers=_patience(headers, wait_s),
-            wait_s=wait_s,
-        )
-        if answer.status == 304 and seen is not None:
-            return dict(seen.params)
-        return self._see(answer, view)
+        seen, landing = self._seen if view == TRAIN else self._views.get(view), _landing(out)
+        if seen is not None and (seen.params is not None or wait_s):
+            answer = self._pull({"If-None-Match": seen.etag}, view, wait_s, landing)
+            if answer.status != 304:
+                return self._see(answer, view, landing)
+            if seen.params is not None:
+                return dict(seen.params) if landing is None else landing.copy(seen.params)
+        return self._see(self._pull({}, view, 0.0, landing), view, landing)
 
     def rows(self, table: str, ids: ArrayLike, *, view: str = TRAIN) -> Rows:
         """The present values of a table's rows, in the order of `ids`, or another view of them."""
@@ -186,8 +204,8 @@ class Model:
         answer = self._transport.send(
             "POST",
             f"{self._path}/parameters/{quote(table, safe='')}/rows",
-            query=_query(view),
-            headers={"Accept": tensors.MEDIA_TYPE},
+            query=viewed(view),
+            headers=PARAMETERS,
             body=Body(tensors.MEDIA_TYPE, tensors.encode({"rows": asked.ids})),
         )
         found: Rows = joined(tensors.decode(answer.body))[table]
@@ -196,13 +214,13 @@ class Model:
     def table(self, name: str, *, view: str = TRAIN) -> NDArray[Any]:
         """All rows of a table, also those nobody has touched, or another view of them."""
         path = f"{self._path}/parameters/{quote(name, safe='')}"
-        answer = self._transport.send("GET", path, query=_query(view), headers={"Accept": tensors.MEDIA_TYPE})
+        answer = self._transport.send("GET", path, query=viewed(view), headers=PARAMETERS)
         values: NDArray[Any] = tensors.decode(answer.body)[name]
         return values
 
     def state(self) -> Params:
         """Everything the optimizer knows: `param/<name>`, `<slot>/<name>` and update counts `t/<name>`."""
-        answer = self._transport.send("GET", f"{self._path}/state", headers={"Accept": tensors.MEDIA_TYPE})
+        answer = self._transport.send("GET", f"{self._path}/state", headers=PARAMETERS)
         return tensors.decode(answer.body)
 
     def describe(self) -> dict[str, Any]:
@@ -237,6 +255,9 @@ class Model:
                 )
             self.pull()
 
+    def _base(self, base: int | None) -> int | None:
+        return self.step if base is None else base
+
     def _push(
         self,
         grads: Gradients,
@@ -245,56 +266,54 @@ class Model:
         headers: Mapping[str, str],
         wait_s: float,
         wire: Form,
-    ) -> Answer:
-        with self._pushing:
-            seen = self._seen
-            if base is None and seen is not None:
-                base = seen.step
-            sent = _in_form(grads, wire)
-            body = Body(tensors.MEDIA_TYPE, tensors.encode(sent, () if seen is None else seen.params))
-            # The push has its name before it is sent the first time; retries are the transport's affair.
-            sequence = self._worker.next(self._last_sequence)
-            query = {"worker": self.worker, "sequence": sequence, "weight": weight}
-            if base is not None:
-                query["base"] = base
-            try:
-                answer = self._transport.send(
-                    "POST",
-                    f"{self._path}/gradients",
-                    query=query,
-                    headers=_patience(headers, wait_s),
-                    body=body,
-                    wait_s=wait_s,
-                )
-            except BaseException:
-                self._worker.doubt()
-                raise
-            self._worker.settle(sequence)
-            if isinstance(wire, Residual):
-                wire.settle()
-            return answer
+        landing: Landing | None = None,
+    ) -> Push:
+        order = () if self._seen is None else self._seen.order
+        query: dict[str, float] = {} if base is None else {"base": base}
+        if weight != 1.0:
+            query["weight"] = weight
+        body = Body(tensors.MEDIA_TYPE, tensors.encode(_in_form(grads, wire), order))
+        taken = wire.settle if isinstance(wire, Residual) else None
+        return Push(body, query, patient(headers, wait_s), wait_s, landing, taken)
 
-    def _last_sequence(self, worker: str) -> int:
-        listed = self.workers()["workers"]
-        return next((int(each["sequence"]) for each in listed if each["worker"] == worker), 0)
+    def _pushed(self, answer: Answer, landing: Landing | None) -> tuple[Params, Receipt]:
+        if answer.status == ACCEPTED:
+            return self._newest(landing), _receipt_in(answer)
+        try:
+            receipt = json.loads(answer.headers["Receipt"])
+        except (KeyError, ValueError) as error:
+            raise MalformedAnswer("the answer to a push has no readable Receipt header") from error
+        return self._see(answer, landing=landing), Receipt.from_json(receipt, answer.timing_ms)
 
-    def _newest(self) -> Params:
+    def _pull(self, headers: Mapping[str, str], view: str, wait_s: float, landing: Landing | None) -> Answer:
+        return self._transport.send(
+            "GET",
+            f"{self._path}/parameters",
+            query=viewed(view),
+            headers=patient({**PARAMETERS, **headers}, wait_s),
+            wait_s=wait_s,
+            landing=landing,
+        )
+
+    def _newest(self, landing: Landing | None) -> Params:
         """The parameters seen last, pulled if there are none."""
         seen = self._seen
-        return self.pull() if seen is None else dict(seen.params)
+        if seen is None or seen.params is None:
+            return self._see(self._pull({}, TRAIN, 0.0, landing), landing=landing)
+        return dict(seen.params) if landing is None else landing.copy(seen.params)
 
-    def _see(self, answer: Answer, view: str = TRAIN) -> Params:
-        """Remembers the answer's parameters if no newer ones were seen."""
-        answer.body.flags.writeable = False
-        params = joined(tensors.decode(answer.body))
-        dense = {name: value for name, value in params.items() if not isinstance(value, Rows)}
-        seen = _Seen(*_version(answer.headers.get("ETag", "")), dense)
+    def _see(self, answer: Answer, view: str = TRAIN, landing: Landing | None = None) -> Params:
+        """The answer's parameters, remembered if no newer ones were seen."""
+        if landing is None:
+            answer.body.flags.writeable = False
+            params = joined(tensors.decode(answer.body))
+        else:
+            params = landing.params()
+        seen = Seen.of(answer.headers.get("ETag", ""), params, ours=landing is None)
         with self._seeing:
             if view != TRAIN:
                 self._views[view] = seen
-                return dict(seen.params)
-            known = self._seen
-            if known is None or _epoch(known) != _epoch(seen) or known.step <= seen.step:
+            elif seen.replaces(self._seen):
                 self._seen = seen
         return params
 
@@ -306,30 +325,19 @@ def _in_form(grads: Gradients, wire: Form) -> Mapping[str, ArrayLike | BFloat16]
     return wire.compressed(grads) if isinstance(wire, Residual) else compressed(grads, wire)
 
 
-def _patience(headers: Mapping[str, str], wait_s: float) -> dict[str, str]:
-    """The headers, with how long the service may take; it counts whole seconds."""
-    preferred = [headers[name] for name in ("Prefer",) if name in headers]
-    wished = [*preferred, f"wait={ceil(wait_s)}"] if wait_s else preferred
-    return {**headers, "Prefer": ", ".join(wished)} if wished else dict(headers)
+def _landing(out: Params | None) -> Landing | None:
+    return None if out is None else Landing(out)
+
+
+def _copied(grads: Gradients) -> dict[str, ArrayLike | Rows]:
+    return {
+        name: Rows(given.ids.copy(), given.values.copy()) if isinstance(given, Rows) else np.array(given)
+        for name, given in grads.items()
+    }
 
 
 def _receipt_in(answer: Answer) -> Receipt:
     members = answer.json()
     if not isinstance(members, dict) or "receipt" not in members:
         raise MalformedAnswer(f"the answer to a push has no receipt: {members!r}")
-    return Receipt.from_json(members["receipt"])
-
-
-def _query(view: str) -> dict[str, str]:
-    return {} if view == TRAIN else {"view": view}
-
-
-def _epoch(seen: _Seen) -> str:
-    return seen.etag.rpartition(".")[0]
-
-
-def _version(etag: str) -> tuple[str, int]:
-    step = etag.rpartition(".")[2].rstrip('"')
-    if not step.isdecimal():
-        raise MalformedAnswer(f'expected an ETag "<epoch>.<step>", got {etag!r}')
-    return etag, int(step)
+    return Receipt.from_json(members["receipt"], answer.timing_ms)

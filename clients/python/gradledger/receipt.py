@@ -32,12 +32,17 @@ class Receipt:
     zeroed: int = 0  # how many of its numbers were not finite and count as 0
     replayed: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)  # what a newer service says besides
+    # Where this answer's time went, in milliseconds: the service's stops, then `read`, the body's way here.
+    timing_ms: Mapping[str, float] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
-    def from_json(cls, members: Any) -> Receipt:
+    def from_json(cls, members: Any, timing_ms: Mapping[str, float] | None = None) -> Receipt:
         """Takes the members this client knows, and keeps the others in `extra`."""
         if not isinstance(members, dict) or not {"fate", "step"} <= members.keys():
             raise MalformedAnswer(f"this is not a receipt: {members!r}")
-        names = {each.name for each in fields(cls)} - {"extra"}
-        known = {name: value for name, value in members.items() if name in names}
-        return cls(**known, extra={name: value for name, value in members.items() if name not in names})
+        known = {name: value for name, value in members.items() if name in _MEMBERS}
+        extra = {name: value for name, value in members.items() if name not in _MEMBERS}
+        return cls(**known, extra=extra, timing_ms=timing_ms or {})
+
+
+_MEMBERS = {each.name for each in fields(Receipt)} - {"extra", "timing_ms"}

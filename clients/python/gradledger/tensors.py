@@ -12,6 +12,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -27,6 +29,7 @@ MEDIA_TYPE = "application/vnd.safetensors"  # not registered with IANA; nothing 
 Params = dict[str, Any]  # arrays by name; of a table the rows that were touched, as `Rows`
 
 _ALIGNMENT_BYTES = 64
+_REMEMBERED = 16  # headers: a model's are the same at every push
 _NUMPY: dict[str, str] = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2",
     "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1",
@@ -38,9 +41,9 @@ _NAMES = {np.dtype(code): name for name, code in _NUMPY.items()}
 def dtype_name(dtype: DTypeLike) -> str:
     """The safetensors name of a NumPy dtype ("F32") or of ml_dtypes' bfloat16 ("BF16"); TypeError if none."""
     dtype = np.dtype(dtype)
-    if dtype.name == "bfloat16":
+    name = _NAMES.get(dtype) or _NAMES.get(dtype.newbyteorder("<"))
+    if name is None and dtype.name == "bfloat16":
         return "BF16"
-    name = _NAMES.get(dtype.newbyteorder("<"))
     if name is None:
         raise TypeError(f"an array of dtype {dtype} cannot be sent; cast it to float32 first")
     return name
@@ -53,16 +56,35 @@ def encode(arrays: Mapping[str, ArrayLike | BFloat16], order: Iterable[str] = ()
     piece. An array is copied only if it is not contiguous or not little-endian.
     """
     known = dict.fromkeys(name for name in order if name in arrays)
-    table: dict[str, Any] = {}
+    signature: list[tuple[str, str, tuple[int, ...], int]] = []
     parts: list[bytes | memoryview] = []
-    start = 0
     for name in known | dict.fromkeys(arrays):
         kind, array = _bits(arrays[name])
         stored = np.asarray(array, array.dtype.newbyteorder("<"), order="C")
-        table[name] = {"dtype": kind, "shape": array.shape, "data_offsets": [start, start + stored.nbytes]}
+        signature.append((name, kind, array.shape, stored.nbytes))
         parts.append(stored.reshape(-1).view(np.uint8).data)
-        start += stored.nbytes
-    return [_header(table), *parts]
+    return [_header(tuple(signature)), *parts]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A tensor's place in a body: its bytes from `start` to `stop` of the data, and what they mean."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+    @property
+    def stored_dtype(self) -> np.dtype[Any]:
+        """NumPy's dtype of the bytes; of BF16 its bits."""
+        return np.dtype("<u2" if self.dtype == "BF16" else _NUMPY[self.dtype])
+
+    def view(self, data: NDArray[np.uint8]) -> NDArray[Any]:
+        """The tensor that its bytes are; widened to float32, it is a copy."""
+        array = data.view(self.stored_dtype).reshape(self.shape)
+        return _bfloat16(array) if self.dtype == "BF16" else array
 
 
 def decode(body: NDArray[np.uint8]) -> Params:
@@ -71,25 +93,48 @@ def decode(body: NDArray[np.uint8]) -> Params:
     BF16 becomes ml_dtypes' bfloat16 if that package is installed, otherwise float32 of the same value (a
     copy). Raises MalformedAnswer if the tensors do not fill the body exactly.
     """
-    size = int.from_bytes(body[:8].tobytes(), "little")
-    if body.size < 8 or size > body.size - 8:
-        raise MalformedAnswer(f"a safetensors body of {body.size} bytes cannot have a header of {size} bytes")
+    start = data_start(body[:8].tobytes(), body.size)
+    if start is None:
+        raise MalformedAnswer(f"a safetensors body of {body.size} bytes has no header")
+    data = body[start:]
+    found = places(body[8:start].tobytes(), data.size)
+    return {place.name: place.view(data[place.start : place.stop]) for place in found}
+
+
+def data_start(head: bytes | bytearray, length: int) -> int | None:
+    """Where the numbers begin in a body of `length` bytes that begins with `head`; None if that is too short.
+
+    Raises MalformedAnswer if it is past the end.
+    """
+    if len(head) < 8:
+        return None
+    size = int.from_bytes(head[:8], "little")
+    if size > length - 8:
+        raise MalformedAnswer(f"a safetensors body of {length} bytes cannot have a header of {size} bytes")
+    return 8 + size
+
+
+@lru_cache(_REMEMBERED)
+def places(header: bytes, nbytes: int) -> tuple[Place, ...]:
+    """Where each tensor lies in the `nbytes` behind the header, in the order of the bytes.
+
+    Raises MalformedAnswer if they do not fill them exactly.
+    """
     try:
-        table = json.loads(body[8 : 8 + size].tobytes())
+        table = json.loads(header)
         table.pop("__metadata__", None)
-        places = sorted(table.items(), key=lambda item: (item[1]["data_offsets"], item[0]))
-        data, end, params = body[8 + size :], 0, {}
-        for name, place in places:
-            start, stop = place["data_offsets"]
-            if start != end:
-                raise ValueError(f"tensor {name!r} begins at byte {start}, not {end}")
-            params[name] = _view(data[start:stop], place["dtype"], place["shape"])
-            end = stop
+        ordered = sorted(table.items(), key=lambda item: (item[1]["data_offsets"], item[0]))
+        found = tuple(_place(name, **described) for name, described in ordered)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise MalformedAnswer(f"the safetensors body cannot be read: {error!r}") from error
-    if end != data.size:
-        raise MalformedAnswer(f"the tensors fill {end} bytes of {data.size}")
-    return params
+    end = 0
+    for place in found:
+        if place.start != end:
+            raise MalformedAnswer(f"tensor {place.name!r} begins at byte {place.start}, not {end}")
+        end = place.stop
+    if end != nbytes:
+        raise MalformedAnswer(f"the tensors fill {end} bytes of {nbytes}")
+    return found
 
 
 def _bits(value: ArrayLike | BFloat16) -> tuple[str, NDArray[Any]]:
@@ -99,18 +144,24 @@ def _bits(value: ArrayLike | BFloat16) -> tuple[str, NDArray[Any]]:
     return dtype_name(array.dtype), array
 
 
-def _header(table: Mapping[str, Any]) -> bytes:
+def _place(name: str, dtype: str, shape: Sequence[int], data_offsets: Sequence[int]) -> Place:
+    start, stop = data_offsets
+    place = Place(name, dtype, tuple(shape), start, stop)
+    if stop - start != math.prod(place.shape) * place.stored_dtype.itemsize:
+        raise ValueError(f"{stop - start} bytes are not a tensor of shape {shape} and dtype {dtype}")
+    return place
+
+
+@lru_cache(_REMEMBERED)
+def _header(signature: tuple[tuple[str, str, tuple[int, ...], int], ...]) -> bytes:
+    table: dict[str, Any] = {}
+    start = 0
+    for name, dtype, shape, nbytes in signature:
+        table[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, start + nbytes]}
+        start += nbytes
     text = json.dumps(table, separators=(",", ":")).encode()
     text += b" " * (-(8 + len(text)) % _ALIGNMENT_BYTES)
     return len(text).to_bytes(8, "little") + text
-
-
-def _view(data: NDArray[np.uint8], name: str, shape: Sequence[int]) -> NDArray[Any]:
-    dtype = np.dtype("<u2" if name == "BF16" else _NUMPY[name])
-    if data.size != math.prod(shape) * dtype.itemsize:
-        raise ValueError(f"{data.size} bytes are not a tensor of shape {shape} and dtype {name}")
-    array = data.view(dtype).reshape(shape)
-    return _bfloat16(array) if name == "BF16" else array
 
 
 def _bfloat16(bits: NDArray[np.uint16]) -> NDArray[Any]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, cast
@@ -29,11 +30,13 @@ from gradledger.errors import (
     Problem,
     problem_from,
 )
+from gradledger.landing import Landing
 from gradledger.patience import Patience
 from gradledger.version import __version__
 
 JOINED_BYTES = 64 << 10  # up to here one packet more costs more than one copy
 PIECE_BYTES = 256 << 10  # read so much at a time: it is copied while still in the processor's cache
+MILLISECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
 UNDECLARED_BYTES = 1 << 30  # no more is read of an answer that does not declare its length
 
 
@@ -59,14 +62,22 @@ class Answer:
 
     status: int
     headers: Mapping[str, str]
-    body: NDArray[np.uint8]
+    body: NDArray[np.uint8]  # empty if it landed elsewhere
     tries: int
+    read_ms: float  # how long the body took to arrive, once its head had
 
     def json(self) -> Any:
         try:
             return json.loads(self.body.tobytes())
         except ValueError as error:
             raise MalformedAnswer(f"expected JSON, got {self.body[:80].tobytes()!r}") from error
+
+    @property
+    def timing_ms(self) -> dict[str, float]:
+        """Where the last try's time went: what the service tells of it, then `read`."""
+        told = (part.partition(";dur=") for part in self.headers.get("Server-Timing", "").split(", "))
+        stops = {name: float(ms) for name, _, ms in told if MILLISECONDS.fullmatch(ms)}
+        return stops | {"read": self.read_ms}
 
 
 class Transport:
@@ -97,9 +108,11 @@ class Transport:
         body: Body | None = None,
         wait_s: float = 0.0,
         retry_for_s: float | None = None,
+        landing: Landing | None = None,
     ) -> Answer:
         """Answers 2xx and 304; raises the typed error for everything else.
 
+        The tensors of a 200 go to the `landing` if there is one, from the beginning at each try.
         `wait_s` is how long the service was asked to take its time. No try begins later than that and
         `retry_for_s` (by default the transport's) after the first.
         """
@@ -107,7 +120,7 @@ class Transport:
         patience = self.patience(wait_s, retry_for_s)
         while True:
             try:
-                return self._try(method, target, headers or {}, body, wait_s, patience.tries)
+                return self._try(method, target, headers or {}, body, wait_s, patience.tries, landing)
             except GradledgerError as error:
                 patience.spend(error)
 
@@ -124,7 +137,7 @@ class Transport:
             response = self._request("GET", path, headers, None, quiet_s)
             if response.status == 200:
                 return response
-            received = _receive(response)
+            received = _receive(response, None)
         except (HTTPError, OSError) as error:
             raise self._broken("GET", path, error) from error
         raise _refusal(response, received)
@@ -137,14 +150,17 @@ class Transport:
         body: Body | None,
         wait_s: float,
         tries: int,
+        landing: Landing | None,
     ) -> Answer:
         try:
             response = self._request(method, target, headers, body, wait_s)
-            received = _receive(response)
+            began = time.perf_counter()
+            received = _receive(response, landing if response.status == 200 else None)
+            read_ms = 1e3 * (time.perf_counter() - began)
         except (HTTPError, OSError) as error:
             raise self._broken(method, target, error) from error
         if 200 <= response.status < 300 or response.status == 304:
-            return Answer(response.status, response.headers, received, tries)
+            return Answer(response.status, response.headers, received, tries, read_ms)
         raise _refusal(response, received)
 
     def _request(
@@ -186,11 +202,14 @@ def _chunks(body: Body) -> Iterable[bytes]:
     return cast("Iterable[bytes]", body.parts)  # urllib3 hands them to the socket, which takes any buffer
 
 
-def _receive(response: urllib3.BaseHTTPResponse) -> NDArray[np.uint8]:
+def _receive(response: urllib3.BaseHTTPResponse, landing: Landing | None) -> NDArray[np.uint8]:
     # An answer read to its end gives its connection back to the pool; a broken one must not.
     try:
-        declared = response.length_remaining
-        received = _undeclared(response) if declared is None else _declared(response, declared)
+        if landing is None:
+            received = _whole(response)
+        else:
+            received = np.empty(0, np.uint8)
+            _land(response, landing)
     except BaseException:
         response.close()
         raise
@@ -198,14 +217,33 @@ def _receive(response: urllib3.BaseHTTPResponse) -> NDArray[np.uint8]:
     return received
 
 
-def _declared(response: urllib3.BaseHTTPResponse, length: int) -> NDArray[np.uint8]:
-    received = np.empty(length, np.uint8)
+def _land(response: urllib3.BaseHTTPResponse, landing: Landing) -> None:
+    landing.begin()
+    if response.length_remaining is None:
+        received = _undeclared(response)
+        landing.take(received.data, received.size)
+        return
+    length = response.length_remaining
+    for piece in _pieces(response, length):
+        landing.take(piece, length)
+
+
+def _whole(response: urllib3.BaseHTTPResponse) -> NDArray[np.uint8]:
+    if response.length_remaining is None:
+        return _undeclared(response)
+    received = np.empty(response.length_remaining, np.uint8)
     view, filled = received.data, 0
-    while filled < length:
-        piece = response.read(min(PIECE_BYTES, length - filled))
+    for piece in _pieces(response, received.size):
         view[filled : filled + len(piece)] = piece
         filled += len(piece)
     return received
+
+
+def _pieces(response: urllib3.BaseHTTPResponse, length: int) -> Iterator[bytes]:
+    while length:
+        piece = response.read(min(PIECE_BYTES, length))  # raises if the answer ends too early
+        length -= len(piece)
+        yield piece
 
 
 def _undeclared(response: urllib3.BaseHTTPResponse) -> NDArray[np.uint8]:

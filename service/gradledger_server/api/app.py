@@ -52,9 +52,8 @@ ROUTERS = (
 )
 
 
-def create_door(replica: Opened, limits: Limits) -> ASGIApp:
+def create_door(replica: Opened, limits: Limits, counted: Metrics) -> ASGIApp:
     """The whole door: telemetry, then the fast lane, then the app."""
-    counted = Metrics()
     app = create_app(replica, limits, counted)
     return Telemetry(Express(app), counted)
 
@@ -68,8 +67,10 @@ def create_app(replica: Opened, limits: Limits, counted: Metrics) -> FastAPI:
         async with replica() as opened:
             app.state.context = Context(opened, limits, counted, leaving)
             farewell = asyncio.create_task(_release(opened, leaving))
+            noting = asyncio.create_task(counted.keep_noting(opened))
             yield {"leaving": leaving}
             farewell.cancel()
+            noting.cancel()
 
     app = FastAPIOffline(
         title="Gradledger",

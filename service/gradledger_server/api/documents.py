@@ -142,9 +142,14 @@ def _ref(name: str) -> Document:
 
 
 def _json(
-    schema: Document, description: str, status: int = 200, more: Document | None = None
+    schema: Document,
+    description: str,
+    status: int = 200,
+    more: Document | None = None,
+    headers: Document | None = None,
 ) -> dict[int | str, Document]:
-    return {status: {"description": description, "content": {JSON: {"schema": schema}} | (more or {})}}
+    answer = {"description": description, "content": {JSON: {"schema": schema}} | (more or {})}
+    return {status: answer | ({"headers": headers} if headers else {})}
 
 
 def _list_of(noun: str, item: Document = _ANY_OBJECT, **others: Document) -> dict[int | str, Document]:
@@ -161,6 +166,14 @@ CREATED = _json(_ref("Model"), "The model, created", 201)
 PARAMETERS = _json(_ref("Parameters"), "One step's parameters", more=_BINARY) | _NOT_MODIFIED
 ROWS = _json(_ref("Parameters"), "Rows of a table at one step", more=_BINARY)
 UPLOADED = _json(_ref("Uploaded"), "The version after the upload")
+_TIMED = {
+    "Server-Timing": {
+        "description": "Where the push's time went, `receive;dur=1.250, …` in milliseconds: `receive`, "
+        "`decode`, `queue` (it waits for its turn), `append`, `apply`, `wait` (in a round) and `respond`. "
+        "They add up to the time from the request's head to the answer's.",
+        "schema": _STRING,
+    }
+}
 PUSHED = _json(
     _object(
         "A receipt, and unless `Prefer: return=minimal` the parameters.",
@@ -169,8 +182,9 @@ PUSHED = _json(
     ),
     "The update was made; with a safetensors answer the receipt is the header `Receipt`",
     more=_BINARY,
+    headers=_TIMED,
 )
-WAITING = _json(_ref("Receipt"), "The push waits for others; Location tells its fate", 202)
+WAITING = _json(_ref("Receipt"), "The push waits for others; Location tells its fate", 202, headers=_TIMED)
 RECEIPT = _json(_ref("Receipt"), "The fate of the push")
 TENSORS: dict[int | str, Document] = {200: {"description": "The whole state", "content": _BINARY}}
 ENTRIES = _list_of("entries", next_after=_maybe("integer"), offset=_INTEGER, saved_offset=_INTEGER)

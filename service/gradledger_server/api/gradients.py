@@ -18,7 +18,7 @@ from gradledger_server.api.schemas import PushFacts, PushRequest, read
 from gradledger_server.dtypes import ITEM_BYTES
 from gradledger_server.entries import Placement, Tensors
 from gradledger_server.errors import Invalid, MalformedRequest
-from gradledger_server.replica import Answer, Mailbox, Sender
+from gradledger_server.replica import Answer, Laps, Mailbox, Sender
 from gradledger_server.wire import json_form
 
 router = APIRouter(tags=["gradients"])
@@ -43,33 +43,42 @@ async def push(request: Request, model: ModelName, served: Served) -> Response:
     which; so has the answer, with the rows that were touched. Safetensors may bring I8 beside
     `<tensor>#scale`, F32, a scale for each 256 elements. `If-Match` makes the push conditional;
     `Prefer: return=minimal` answers the receipt alone. In a mode where pushes wait for each other the answer
-    is 202, unless `Prefer: wait=20` waits and the push counts meanwhile.
+    is 202, unless `Prefer: wait=20` waits and the push counts meanwhile. `Server-Timing` tells where
+    the time went.
     """
+    laps = Laps()
     form = form_of_body(request)
     mailbox = await served.replica.shelf.open(model)
+    laps.end("queue")
     chosen = _form_of_answer(request, form, mailbox)
-    tensors, facts = await _read(request, form, mailbox, served)
+    tensors, facts = await _read(request, form, mailbox, served, laps)
     if chosen is not None and mailbox.hot.model.layout.tables:
         chosen = _form_of_answer(request, form, mailbox, tensors)  # now that its rows are known
     sender = _sender(request, facts)
     if_match = request.headers.get("if-match")
     seconds = wait_s(request)
     answer: Answer = await served.replica.on(
-        model, lambda mailbox: served.replica.push(mailbox, tensors, sender, if_match, seconds)
+        model, lambda mailbox: served.replica.push(mailbox, tensors, sender, if_match, seconds, laps)
     )
     _count(served, answer, tensors)
-    if answer.receipt.fate == "waiting":
-        return responses.waiting(answer, model)
-    return responses.pushed(answer, chosen)
+    waits = answer.receipt.fate == "waiting"
+    response = responses.waiting(answer, model) if waits else responses.pushed(answer, chosen)
+    laps.end("respond")
+    response.headers["Server-Timing"] = laps.header
+    return response
 
 
-async def _read(request: Request, form: Form, mailbox: Mailbox, served: Context) -> tuple[Tensors, PushFacts]:
+async def _read(
+    request: Request, form: Form, mailbox: Mailbox, served: Context, laps: Laps
+) -> tuple[Tensors, PushFacts]:
     query = _query(request)
     if form == "safetensors":
         facts = read(PushFacts, query, error=Invalid)
         body = await receive(request, body_limit(mailbox, served), served.replica.blocks)
+        laps.end("receive")
         return await served.decode(body), facts
     body = await receive(request, served.limits.max_json_bytes, served.replica.blocks)
+    laps.end("receive")
     dtypes = mailbox.hot.model.layout.wire_dtypes
     return await served.understand(body, lambda body: _from_json(body, query, dtypes))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
 from gradledger_server import __version__
@@ -59,10 +59,9 @@ async def ready(served: Served) -> Response:
 
 @router.get("/metrics", responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}})
 async def metrics(served: Served) -> Response:
-    """Prometheus metrics."""
-    served.metrics.models.set(len(served.replica.shelf.loaded()))
-    served.metrics.shelved_bytes.set(served.replica.blocks.shelved_bytes)
-    return Response(generate_latest(served.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+    """Prometheus metrics, summed over the processes behind the port."""
+    served.metrics.note(served.replica)
+    return Response(served.metrics.tell(), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/problems/{slug}", responses=documents.PROBLEM_TYPE | problems.responses(404))

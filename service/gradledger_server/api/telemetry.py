@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 import time
 from functools import cache
+from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gradledger_server.replica import Replica
+
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+NOTE_S = 1.0
 _LATENCY_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60)
 
 
 class Metrics:
-    """The service's metrics in a registry of their own."""
+    """The service's metrics in a registry of their own. Processes of one service count together in `shared`,
+    a directory, and each tells the sum of all."""
 
-    def __init__(self) -> None:
+    def __init__(self, shared: Path | None = None) -> None:
         self.registry = CollectorRegistry()
+        self._told = self.registry
+        if shared is not None:
+            self._told = CollectorRegistry()
+            MultiProcessCollector(self._told, str(shared))  # type: ignore[no-untyped-call]
         self.requests = Histogram(
             "gradledger_request_seconds",
             "Time from a request's first byte to its answer's last.",
@@ -39,10 +50,38 @@ class Metrics:
         self.received_bytes = Counter(
             "gradledger_received_bytes_total", "Bytes of pushed bodies.", registry=self.registry
         )
-        self.models = Gauge("gradledger_models_in_memory", "Models in memory.", registry=self.registry)
-        self.shelved_bytes = Gauge(
-            "gradledger_shelved_bytes", "Recycled memory waiting for its next use.", registry=self.registry
+        self.models = Gauge(
+            "gradledger_models_in_memory",
+            "Models in memory; one held by several processes counts several times.",
+            registry=self.registry,
+            multiprocess_mode="livesum",
         )
+        self.shelved_bytes = Gauge(
+            "gradledger_shelved_bytes",
+            "Recycled memory waiting for its next use.",
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
+
+    def note(self, replica: Replica) -> None:
+        """Takes down what this process holds now."""
+        self.models.set(len(replica.shelf.loaded()))
+        self.shelved_bytes.set(replica.blocks.shelved_bytes)
+
+    async def keep_noting(self, replica: Replica) -> None:
+        """Does so every second, for when another process is asked."""
+        while True:
+            self.note(replica)
+            await asyncio.sleep(NOTE_S)
+
+    def tell(self) -> bytes:
+        """All of them in the text format of Prometheus."""
+        return generate_latest(self._told)
+
+
+def bury(pid: int, shared: Path) -> None:
+    """Takes what a dead process held out of the sums; what it counted stays in them."""
+    mark_process_dead(pid, str(shared))  # type: ignore[no-untyped-call]
 
 
 class Telemetry:

@@ -6,6 +6,7 @@ from gradledger_server.replica import roster
 from gradledger_server.replica.draft import Sender
 from gradledger_server.replica.events import News, Place
 from gradledger_server.replica.hot import Answer, Hot
+from gradledger_server.replica.laps import Laps
 from gradledger_server.replica.mailbox import Mailbox
 from gradledger_server.replica.metrics import Reported, plateaus
 from gradledger_server.replica.published import Published, TableRows
@@ -17,6 +18,7 @@ __all__ = [
     "Answer",
     "Cadence",
     "Hot",
+    "Laps",
     "Mailbox",
     "News",
     "Place",

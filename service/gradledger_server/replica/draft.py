@@ -14,6 +14,7 @@ from gradledger_server.machine.gradient import Gradient, check, gather
 from gradledger_server.machine.layout import Layout
 from gradledger_server.machine.model import Model
 from gradledger_server.machine.receipts import Receipt, identity_of
+from gradledger_server.replica.laps import Laps
 from gradledger_server.store.contract import Append
 from gradledger_server.wire.digest import digest
 from gradledger_server.wire.records import to_record
@@ -32,11 +33,12 @@ class Sender:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Draft:
-    """A push not yet in the log: its entry, its gradient laid over the arenas, and its record."""
+    """A push not yet in the log: its entry, its gradient laid over the arenas, its record, its stopwatch."""
 
     push: Push
     gradient: Gradient
     record: Record
+    laps: Laps
 
     def wish(self, expected: str | None = None) -> Append:
         """What to ask of the store; `expected` makes it a compare-and-set on the log's chain."""
@@ -99,6 +101,7 @@ def draft(
     durability: str,
     at_ms: int,
     nonfinite: str = "reject",
+    laps: Laps | None = None,
 ) -> Draft:
     """Checks and measures a push. Raises what `gradient.check` and `finite.measured` raise."""
     check(layout, tensors)
@@ -116,4 +119,4 @@ def draft(
         at_ms=at_ms,
         zeroed=zeroed,
     )
-    return Draft(push, gradient, to_record(push))
+    return Draft(push, gradient, to_record(push), laps or Laps())

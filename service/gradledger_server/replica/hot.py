@@ -32,6 +32,7 @@ from gradledger_server.machine.receipts import Receipt
 from gradledger_server.machine.row_gradient import Rows
 from gradledger_server.replica.draft import Draft
 from gradledger_server.replica.events import News, Place
+from gradledger_server.replica.laps import end_all
 from gradledger_server.replica.playback import Own, Playback
 from gradledger_server.replica.published import Published, TableRows, touched_rows
 from gradledger_server.store.contract import (
@@ -173,9 +174,13 @@ class Hot:
                 record = chosen.record if isinstance(chosen, Draft) else records.to_record(chosen)
                 chain = self.playback.chain
                 wish = draft.wish(chain) if draft else Append(record, expected=chain)
+                laps = [draft.laps] if draft else []
+                end_all(laps, "queue")
                 (result,) = self._store.append(self.epoch, [wish])
+                end_all(laps, "append")
                 if isinstance(result, Appended):
                     self._play(result.offset, _own([draft] if draft else [], [result]))
+                    end_all(laps, "apply")
                     return _or_raise(self._answer(draft, result)) if draft else None
                 if not isinstance(result, Moved | Seen):
                     raise self._refusal(result)
@@ -257,13 +262,18 @@ class Hot:
         if not drafts:
             self._catch_up()
             return []
-        results = self._store.append(self.epoch, [draft.wish() for draft in drafts])
+        wishes, laps = [draft.wish() for draft in drafts], [draft.laps for draft in drafts]
+        end_all(laps, "queue")
+        results = self._store.append(self.epoch, wishes)
+        end_all(laps, "append")
         self.playback.receipts.clear()
         if own := _own(drafts, results):
             self.playback.play(max(own), own)
         if not own or any(isinstance(result, Seen) for result in results):
             self.playback.catch_up()  # what was seen may lie behind what we appended
+        end_all(laps, "queue")
         self.published = self._publish()
+        end_all(laps, "apply")
         return [self._answer(draft, result) for draft, result in zip(drafts, results, strict=True)]
 
     def _play(self, upto: int, own: Own) -> None:

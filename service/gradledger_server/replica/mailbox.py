@@ -19,6 +19,9 @@ from gradledger_server.replica.published import Published
 
 BATCH_BYTES = 256 << 20  # of payload in one group commit
 POLL_S = 0.25  # how often those who wait ask whether another replica made a step
+SOON_S = 0.002  # how soon, where another one did lately
+LATELY_S = 60.0
+PATIENCE = 0.25  # of the time without news: how much longer to wait before asking again
 WAITING = "waiting"
 
 T = TypeVar("T")
@@ -39,12 +42,14 @@ class Mailbox:
         self._heard = self._cursors
         self._settled = self.hot.playback.settled
         self._released = False
+        self._others = hot.playback.heard
+        self._others_at = float("-inf")  # when another replica's entry was last heard, on the loop's clock
         self.streams = 0  # of events, to clients
         self._watchers = 0  # requests that wait for news, also from other replicas
         self._watch: asyncio.Task[None] | None = None
         self._alarm: asyncio.TimerHandle | None = None
         self._set_alarm()
-        self.used_at = self.stepped_at = asyncio.get_running_loop().time()
+        self.used_at = self.stepped_at = self._heard_at = asyncio.get_running_loop().time()
 
     def touch(self) -> None:
         """Notes that somebody uses the model."""
@@ -144,11 +149,22 @@ class Mailbox:
     async def _ask_around(self) -> None:
         try:
             while self._watchers:
-                await asyncio.sleep(POLL_S)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._played.wait(), self._pause_s)
+                    continue
                 with contextlib.suppress(GradledgerError):
                     await self.look()
         finally:
             self._watch = None
+
+    @property
+    def _pause_s(self) -> float:
+        """How long to wait before asking around: where other replicas take part, a share of the time without
+        news, so that a round is answered late by that share of its own length at most."""
+        now = asyncio.get_running_loop().time()
+        if now - self._others_at > LATELY_S:
+            return POLL_S
+        return min(POLL_S, max(SOON_S, PATIENCE * (now - self._heard_at)))
 
     async def run(self, work: Callable[[Hot], T]) -> T:
         """Runs `work` on a thread, to the end even if the caller is cancelled."""
@@ -228,7 +244,9 @@ class Mailbox:
     def _announce(self, before: Published) -> None:
         self._set_alarm()
         if self._heard != self._cursors:
-            self._heard = self._cursors
+            self._heard, self._heard_at = self._cursors, asyncio.get_running_loop().time()
+            if self._others != self.hot.playback.heard:
+                self._others, self._others_at = self.hot.playback.heard, self._heard_at
             self._played.set()
             self._played = asyncio.Event()
         settled, self._settled = self._settled, self.hot.playback.settled

@@ -38,7 +38,8 @@ class Playback:
 
     `unsaved_bytes` and `unsaved_entries` count what was played since the snapshot at `saved`; `receipts`
     holds those of the pushes played since somebody emptied it, by chain; `ring` what happened lately.
-    `settled` counts the pushes seen to get their last fate. One thread at a time.
+    `settled` counts the pushes seen to get their last fate, `heard` the entries that came from the log, not
+    from here. One thread at a time.
     """
 
     def __init__(self, name: str, epoch: str, store: Store, device: Device, blocks: Blocks) -> None:
@@ -47,8 +48,8 @@ class Playback:
         self.receipts: dict[str, Receipt] = {}
         self.ring = events.Ring()
         self.model: Model
-        self.settled = 0
         self.applied = self.saved = self.unsaved_entries = self.unsaved_bytes = 0
+        self.settled = self.heard = 0
         self.chain = ""
         self._replay()
 
@@ -111,6 +112,7 @@ class Playback:
             entries = self._store.read(self.epoch, self.applied)
             if not entries:
                 raise Diverged
+            self.heard += len(entries)
             for logged in entries:
                 self._apply(logged)
 
@@ -121,7 +123,11 @@ class Playback:
         try:
             entry = draft.push if draft else records.from_record(logged.record)
             was = events.before(self.model, entry)
+            if draft:
+                draft.laps.end("queue")  # behind those of the same commit
             receipt = apply(self.model, logged.offset, entry, draft.gradient if draft else None)
+            if draft:
+                draft.laps.end("apply")
             self._tell(logged.offset, entry, was)
         except Exception as broken:
             self.chain = BROKEN  # the state may be half of two: whoever asks next starts from the snapshot

@@ -50,6 +50,7 @@ from gradledger_server.machine.model import Model
 from gradledger_server.machine.row_gradient import require_rows
 from gradledger_server.replica.draft import Draft, Sender, draft
 from gradledger_server.replica.hot import Answer, Hot
+from gradledger_server.replica.laps import Laps
 from gradledger_server.replica.mailbox import WAITING, Mailbox, shielded
 from gradledger_server.replica.metrics import Reported, report
 from gradledger_server.replica.published import Published, TableRows
@@ -182,11 +183,17 @@ class Replica:
             return await mailbox.run(Hot.copy)
 
     async def push(
-        self, mailbox: Mailbox, tensors: Tensors, sender: Sender, if_match: str | None, wait_s: float = 0.0
+        self,
+        mailbox: Mailbox,
+        tensors: Tensors,
+        sender: Sender,
+        if_match: str | None,
+        wait_s: float = 0.0,
+        laps: Laps | None = None,
     ) -> Answer:
         """A gradient becomes an answer, after at most `wait_s` if it has to wait for others.
 
-        Raises its refusal, or Unavailable when its fate is not known.
+        `laps` is told where the time goes. Raises its refusal, or Unavailable when its fate is not known.
         """
         facts = self.store.facts()
 
@@ -200,16 +207,20 @@ class Replica:
                 durability=facts.durability,
                 at_ms=_now_ms(),
                 nonfinite=mailbox.hot.model.guard.policy.nonfinite,
+                laps=laps,
             )
 
         large = len(tensors.payload) > INLINE_BYTES
         push = await self.thread(decode) if large else decode()
+        push.laps.end("decode")
         if if_match is not None:
             answer = await mailbox.run(lambda hot: hot.push_if(push, if_match))
         else:
             answer = await mailbox.push(push)
+        push.laps.end("queue")  # the way back
         if wait_s and answer.receipt.fate == WAITING and not push.nameless:
             answer = await mailbox.settled(push, answer, wait_s)
+            push.laps.end("wait")
         self.shelf.save_if_due(mailbox)
         return answer
 

@@ -16,7 +16,7 @@ from gradledger_server.store.memory import MemoryStore
 __all__ = ["Embedded", "MemoryStore", "RedisStore", "Store", "open_store"]
 
 
-def open_store(redis_url: str | None, data_dir: Path, durability: str | None) -> Store:
+def open_store(redis_url: str | None, data_dir: Path, durability: str | None) -> RedisStore:
     """The store at the URL, or one with a Valkey of its own in `data_dir`, which ends with `close`.
 
     `durability` is the least that is accepted; None means fsync of our own Valkey and whatever another

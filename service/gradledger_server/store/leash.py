@@ -15,12 +15,17 @@ import sys
 PR_SET_PDEATHSIG = 1
 
 
+def tie(parent_pid: int, end: signal.Signals) -> None:
+    """This process gets the signal `end` at its parent thread's death, and exits if it has died already."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, end)
+    if os.getppid() != parent_pid:  # it died before we could be tied to it
+        sys.exit(1)
+
+
 def main(parent_pid: int, lock_fd: int, command: list[str]) -> None:
     """Never returns."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent_pid:  # it died before it could be tied to us
-        sys.exit(1)
+    tie(parent_pid, signal.SIGTERM)
     os.ftruncate(lock_fd, 0)
     os.pwrite(lock_fd, str(os.getpid()).encode(), 0)
     os.execv(command[0], command)  # noqa: S606  # there is no shell to want

@@ -24,7 +24,7 @@ class RedisStore:
     """`contract.Store` on the server at `url` (redis://, rediss://, unix://), at least as durable as asked.
 
     Connects at the first call. Every new connection reads again what the server is, and raises
-    StoreUnsuitable if that is too little.
+    StoreUnsuitable if that is too little. Other processes find the same store by `url` and `durability`.
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class RedisStore:
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         socket_timeout_s: float = SOCKET_TIMEOUT_S,
     ) -> None:
+        self.url, self.durability = url, durability
         self._connection = Connection(
             url, durability, connect_timeout_s=connect_timeout_s, socket_timeout_s=socket_timeout_s
         )

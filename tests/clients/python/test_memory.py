@@ -36,6 +36,19 @@ def test_pulling_allocates_what_arrives_once() -> None:
         assert SIZE <= peak_bytes(model.pull) < SIZE + SLACK
 
 
+def test_reading_into_given_arrays_allocates_nothing_of_their_size() -> None:
+    header, data = tensors.encode({"w": np.ones(SIZE // 4, np.float32)})
+    large = mmap.mmap(-1, len(header) + len(data))
+    large.write(header)
+    large.write(data)
+    out = {"w": np.zeros(SIZE // 4, np.float32)}
+    with answering(lambda: large) as model:
+        assert peak_bytes(lambda: model.push({"w": np.ones(1, np.float32)}, out=out)) < SLACK
+    assert (out["w"] == 1).all()
+    with answering(lambda: large) as model:
+        assert peak_bytes(lambda: model.pull(out=out)) < SLACK
+
+
 def peak_bytes(call: Callable[[], object]) -> int:
     tracemalloc.start()
     kept = call()
