@@ -46,10 +46,10 @@ def test_the_run_with_python_finds_the_minimum(service: Service) -> None:
     assert "['m/w', 'param/w', 't/w', 'v/w']" in told
 
 
-def test_the_clients_own_page_trains_and_computes_meanwhile(service: Service) -> None:
+def test_the_clients_own_page_trains_and_computes_meanwhile(own_service: Service) -> None:
     plain, ahead = blocks("python", CLIENT)
-    assert run(sys.executable, "-c", text=plain, service=service).startswith("100 0 ")
-    assert run(sys.executable, "-c", text=ahead, service=service).startswith("10 1 "), "a step stale each"
+    assert run(sys.executable, "-c", text=plain, service=own_service).startswith("100 0 ")
+    assert run(sys.executable, "-c", text=ahead, service=own_service).startswith("10 1 "), "a step stale each"
 
 
 @pytest.mark.parametrize("path", re.findall(r"\]\(([\w/.-]+)\)", README))
