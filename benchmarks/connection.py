@@ -6,6 +6,9 @@ import socket
 
 HEAD_BYTES = 16 << 10  # of an answer, at most
 SMALL_BYTES = 64 << 10  # such a body goes out in one packet with its head
+WELCOME = ("http/1.1 2", "http/1.1 304")  # how an answer to a request that was understood begins
+
+Parts = list[bytes | memoryview]  # of a request, as they go out
 
 
 class Connection:
@@ -18,15 +21,13 @@ class Connection:
     def request(self, method: str, target: str, headers: str, body: bytes | memoryview) -> memoryview:
         """The answer's body, valid until the next request. `headers` are whole lines.
 
-        Raises RuntimeError if the status is not 2xx.
+        Raises RuntimeError if the status is neither 2xx nor 304.
         """
-        head = (
-            f"{method} {target} HTTP/1.1\r\nHost: 127.0.0.1\r\n{headers}Content-Length: {len(body)}\r\n\r\n"
-        )
+        head = request_head(method, target, headers, len(body))
         if len(body) <= SMALL_BYTES:
-            self._socket.sendall(head.encode() + body)
+            self._socket.sendall(head + body)
         else:
-            self._socket.sendall(head.encode(), socket.MSG_MORE)
+            self._socket.sendall(head, socket.MSG_MORE)
             self._socket.sendall(body)
         return self._answer()
 
@@ -40,8 +41,8 @@ class Connection:
         stop = start + self._length()
         while filled < stop:
             filled += self._receive(memory[filled:stop])
-        if not self.head.startswith("http/1.1 2"):
-            raise RuntimeError(f"expected 2xx, got {self.head!r} {bytes(memory[start:stop][:500])!r}")
+        if not self.head.startswith(WELCOME):
+            raise RuntimeError(f"expected 2xx or 304, got {self.head!r} {bytes(memory[start:stop][:500])!r}")
         return memory[start:stop]
 
     def _length(self) -> int:
@@ -56,6 +57,13 @@ class Connection:
 
     def close(self) -> None:
         self._socket.close()
+
+
+def request_head(method: str, target: str, headers: str, nbytes: int) -> bytes:
+    """A request up to its body of `nbytes`. `headers` are whole lines."""
+    return (
+        f"{method} {target} HTTP/1.1\r\nHost: 127.0.0.1\r\n{headers}Content-Length: {nbytes}\r\n\r\n"
+    ).encode()
 
 
 def connect(port: int) -> socket.socket:

@@ -34,7 +34,7 @@ def test_a_family_measures_something(family: str, tmp_path: Path) -> None:
 
 
 def _require_positive(figure: dict[str, Any]) -> None:
-    for name in ("seconds", "limit_seconds", "ratio"):
+    for name in ("amount", "limit_amount", "ratio"):
         assert math.isfinite(figure[name]), figure
         assert figure[name] > 0, figure
 
