@@ -14,18 +14,24 @@ from pathlib import Path
 from benchmarks import facts, table
 from benchmarks.measure import Plan, Report
 
-FAMILIES = (
+USUAL = (
     "dense",
     "tensors",
     "small",
     "throughput",
+    "fanout",
     "unchanged",
     "sparse",
     "kernel",
     "rules",
+    "snapshots",
     "recovery",
+    "memory",
+    "models",
     "client",
 )
+LONG = ("history",)  # measured only when named: making it takes minutes
+FAMILIES = USUAL + LONG
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs" / "performance.md"
 
@@ -38,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.results.mkdir(parents=True, exist_ok=True)
     now, machine = datetime.now(UTC), facts.machine()
     reports = []
-    for family in options.families or FAMILIES:
+    for family in options.families or USUAL:
         report = measure(family, options.results, quick=options.quick)
         reports.append(report)
         print(f"\n{report.title}\n\n{table.render(report)}", flush=True)

@@ -21,6 +21,9 @@ MODEL = "bench"
 TENSOR = "w"
 HEADERS = f"Content-Type: {SAFETENSORS}\r\nAccept: {SAFETENSORS}\r\n"
 
+# No snapshot is ever due, neither after a while nor by the log's size.
+UNSAVED = {"GRADLEDGER_SNAPSHOT_QUIET_S": "1e9", "GRADLEDGER_SNAPSHOT_LOG_RATIO": "1e9"}
+
 Tensors = int | Mapping[str, int]  # elements: of one float32 tensor, or of several by name
 
 
