@@ -1,4 +1,4 @@
-"""`python -m benchmarks [family…]`: measures, prints tables, keeps every sample as JSON."""
+"""`python -m benchmarks [family…]`: measures, prints tables, keeps every sample as JSON, draws the goals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 
-from benchmarks import facts, table
+from benchmarks import facts, plot, table
 from benchmarks.measure import Plan, Report
 
 USUAL = (
@@ -29,6 +29,7 @@ USUAL = (
     "memory",
     "models",
     "client",
+    "baselines",
 )
 LONG = ("history",)  # measured only when named: making it takes minutes
 FAMILIES = USUAL + LONG
@@ -50,10 +51,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"\n{report.title}\n\n{table.render(report)}", flush=True)
         if options.write_docs:
             table.into_page(PAGE, report, machine, now.date())
+    print(f"\nAll together\n\n{table.summary(reports)}", flush=True)
     path = options.results / f"{now:%Y%m%dT%H%M%SZ}.json"
     kept = {"made_at": now.isoformat(), "quick": options.quick, "machine": machine}
     path.write_text(json.dumps(kept | {"reports": [asdict(report) for report in reports]}, indent=1))
     print(f"\nEvery sample: {path.name}")
+    if judged := [figure for report in reports for figure in table.judged(report)]:
+        plot.draw(judged, path.with_suffix(".png"))
+        print(f"Ratios beside goals: {path.stem}.png")
 
 
 def measure(family: str, near: Path, *, quick: bool) -> Report:

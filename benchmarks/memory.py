@@ -30,8 +30,7 @@ def run(plan: Plan) -> Report:
         empty = footprint.now
         begin(service, MODEL, nbytes // 4)
         workers = [Worker(f"w{i}", nbytes // 4) for i in range(WORKERS)]
-        with Crowd(service.port, [worker.request for worker in workers]) as crowd:
-            turns = [_turn(footprint, crowd, plan) for _ in range(plan.pick(5, 1))]
+        turns = [_turn(plan, service, footprint, workers) for _ in range(plan.pick(5, 1))]
         require_steps(service, sum(worker.sequence for worker in workers))
     at_rest, at_most = [rest - empty for rest, _ in turns], [most - empty for _, most in turns]
     report.samples["bytes"] = {
@@ -49,10 +48,11 @@ def run(plan: Plan) -> Report:
     return report
 
 
-def _turn(footprint: Footprint, crowd: Crowd, plan: Plan) -> tuple[int, int]:
+def _turn(plan: Plan, service: Service, footprint: Footprint, workers: Sequence[Worker]) -> tuple[int, int]:
     """The bytes of the process at rest after pushes, and at most while they came."""
     footprint.forget()
-    crowd.run(plan.pick(4, 2) * WORKERS)
+    with Crowd(service.port, [worker.request for worker in workers]) as crowd:
+        crowd.run(plan.pick(4, 2) * WORKERS)
     highest = footprint.highest
     time.sleep(QUIET_S)
     return footprint.now, highest

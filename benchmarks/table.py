@@ -64,9 +64,10 @@ def judged(report: Report) -> list[Figure]:
     return [replace(worst, case=f"{report.title}, the slowest of {len(found)}: {worst.case}")]
 
 
-def goals(reports: Iterable[Report]) -> str:
-    """Every goal, met or missed, as one table."""
-    return grid(COLUMNS[:-1], [_cells(figure)[:-1] for report in reports for figure in judged(report)])
+def summary(reports: Iterable[Report]) -> str:
+    """Every goal, met or missed, as one table; and families without goals, such as other programs."""
+    figures = [figure for report in reports for figure in judged(report) or report.figures[:CROWD]]
+    return grid(COLUMNS[:-1], [_cells(figure)[:-1] for figure in figures])
 
 
 def _cells(figure: Figure) -> tuple[str, ...]:
