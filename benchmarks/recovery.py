@@ -73,7 +73,7 @@ def _both(
         "both": timed(lambda: loaded(store, MODEL)),
         "first answer": lambda: first_answer(service),
     }
-    samples = take_turns(cases, plan.pick(5, 1), warmups=1)
+    samples = take_turns(cases, plan.pick(5, 1), warmups=plan.pick(1, 0))
     report.samples["both"] = dict(samples.seconds)
     bounds, label = (
         tuple(cases)[:2],

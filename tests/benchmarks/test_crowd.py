@@ -68,7 +68,7 @@ def test_a_body_larger_than_the_socket_takes_goes_out_whole() -> None:
     assert all(came == body for came in seen) and len(seen) == 4
 
 
-def test_an_error_or_an_end_in_the_middle_is_no_figure() -> None:
+def test_a_refusal_is_no_figure() -> None:
     refusal = b"HTTP/1.1 409 Conflict\r\nContent-Length: 0\r\n\r\n"
     with (
         answering([refusal], []) as port,
