@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import socket
+import time
 
 HEAD_BYTES = 16 << 10  # of an answer, at most
 SMALL_BYTES = 64 << 10  # such a body goes out in one packet with its head
+PATIENCE_S = 2.0  # a server hangs up on who was silent for longer than a few seconds: uvicorn after 5
 WELCOME = ("http/1.1 2", "http/1.1 304")  # how an answer to a request that was understood begins
 
 Parts = list[bytes | memoryview]  # of a request, as they go out
 
 
 class Connection:
-    """One socket, and memory for answers that is used again and again."""
+    """One socket, and memory for answers that is used again and again.
+
+    Whoever had to wait for other cases' turns connects anew.
+    """
 
     def __init__(self, port: int, answer_bytes: int) -> None:
-        self._socket = connect(port)
+        self._port, self._socket, self._used_at = port, connect(port), time.perf_counter()
         self._memory = memoryview(bytearray(HEAD_BYTES + answer_bytes))
 
     def request(self, method: str, target: str, headers: str, body: bytes | memoryview) -> memoryview:
@@ -23,13 +28,18 @@ class Connection:
 
         Raises RuntimeError if the status is neither 2xx nor 304.
         """
+        if time.perf_counter() - self._used_at > PATIENCE_S:
+            self.close()
+            self._socket = connect(self._port)
         head = request_head(method, target, headers, len(body))
         if len(body) <= SMALL_BYTES:
             self._socket.sendall(head + body)
         else:
             self._socket.sendall(head, socket.MSG_MORE)
             self._socket.sendall(body)
-        return self._answer()
+        answer = self._answer()
+        self._used_at = time.perf_counter()
+        return answer
 
     def _answer(self) -> memoryview:
         memory, filled, end = self._memory, 0, -1

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
-from benchmarks.connection import HEAD_BYTES, WELCOME, Parts, connect
+from benchmarks.connection import HEAD_BYTES, PATIENCE_S, WELCOME, Parts, connect
 
 READ_BYTES = 1 << 20
 WELCOMED = tuple(start.encode() for start in WELCOME)
@@ -22,18 +22,19 @@ class Crowd:
     """One connection for each of `requests`, which gives its next request. Use it as a context."""
 
     def __init__(self, port: int, requests: Sequence[Callable[[], Parts]]) -> None:
+        self._port, self._requests = port, requests
         self._memory = memoryview(bytearray(READ_BYTES))
-        self._poll = select.epoll()
-        self._lines = {line.fileno: line for line in (_Line(port, request) for request in requests)}
-        for fileno in self._lines:
-            self._poll.register(fileno, select.EPOLLIN)
-        self.wall_s = self.busy_s = 0.0
+        self._wall_s = self._busy_s = self._used_at = 0.0
+        self._connect()
 
     def run(self, count: int) -> float:
         """The seconds until `count` requests were answered, sent by whoever is free.
 
-        Raises RuntimeError if an answer is neither 2xx nor 304.
+        After a pause all connect anew. Raises RuntimeError if an answer is neither 2xx nor 304.
         """
+        if time.perf_counter() - self._used_at > PATIENCE_S:
+            self.close()
+            self._connect()
         started, busy = time.perf_counter(), time.thread_time()
         begun = min(count, len(self._lines))
         for line in list(self._lines.values())[:begun]:
@@ -49,15 +50,29 @@ class Crowd:
                     if begun < count:
                         begun += 1
                         self._begin(line)
-        seconds = time.perf_counter() - started
-        self.wall_s += seconds
-        self.busy_s += time.thread_time() - busy
-        return seconds
+        self._used_at = time.perf_counter()
+        self._wall_s += self._used_at - started
+        self._busy_s += time.thread_time() - busy
+        return self._used_at - started
 
     @property
     def load(self) -> float:
         """The part of the time so far for which the generator itself kept a core busy."""
-        return self.busy_s / self.wall_s
+        return self._busy_s / self._wall_s
+
+    def close(self) -> None:
+        """Hangs up."""
+        for line in self._lines.values():
+            line.close()
+        self._poll.close()
+
+    def _connect(self) -> None:
+        self._poll = select.epoll()
+        lines = [_Line(self._port, request) for request in self._requests]
+        self._lines = {line.fileno: line for line in lines}
+        for fileno in self._lines:
+            self._poll.register(fileno, select.EPOLLIN)
+        self._used_at = time.perf_counter()
 
     def _begin(self, line: _Line) -> None:
         if not line.begin():
@@ -71,9 +86,7 @@ class Crowd:
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        for line in self._lines.values():
-            line.close()
-        self._poll.close()
+        self.close()
 
 
 class _Line:

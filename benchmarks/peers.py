@@ -66,13 +66,7 @@ def serve_echo(listener: socket.socket) -> None:
     import uvicorn
 
     config = uvicorn.Config(
-        echo,
-        loop="uvloop",
-        http="httptools",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        timeout_keep_alive=75,  # others take their turns meanwhile
+        echo, loop="uvloop", http="httptools", lifespan="off", log_config=None, access_log=False
     )
     uvicorn.Server(config).run(sockets=[listener])
 

@@ -45,7 +45,7 @@ def main(elements: str) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     print(listener.getsockname()[1], flush=True)
     threading.Thread(target=end_with_input, daemon=True).start()
-    config = uvicorn.Config(create(int(elements)), log_config=None, access_log=False, timeout_keep_alive=75)
+    config = uvicorn.Config(create(int(elements)), log_config=None, access_log=False)
     uvicorn.Server(config).run(sockets=[listener])
 
 

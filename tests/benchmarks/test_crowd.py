@@ -5,19 +5,19 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import pytest
 
-from benchmarks.connection import Parts, request_head
+from benchmarks.connection import Connection, Parts, request_head
 from benchmarks.crowd import Crowd
 
 GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n0123456789"
 
 
 @contextmanager
-def answering(pieces: list[bytes], seen: list[bytes]) -> Iterator[int]:
-    """The port of a server that answers each request in these pieces, and notes the bodies it has seen."""
+def answering(pieces: list[bytes], seen: list[bytes], accepted: list[int] | None = None) -> Iterator[int]:
+    """The port of a server that answers each request in these pieces, and notes bodies and connections."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
@@ -26,6 +26,8 @@ def answering(pieces: list[bytes], seen: list[bytes]) -> Iterator[int]:
                 connection, _ = listener.accept()
             except OSError:
                 return
+            if accepted is not None:
+                accepted.append(connection.fileno())
             threading.Thread(target=talk, args=(connection,), daemon=True).start()
 
     def talk(connection: socket.socket) -> None:
@@ -58,6 +60,22 @@ def test_every_request_is_sent_and_answered_once(pieces: list[bytes]) -> None:
         assert 0 < crowd.load <= 1.5
     assert len(seen) == 13
     assert {*seen} == {*bodies}
+
+
+def test_after_a_pause_it_connects_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers hang up on idle connections, and other cases' turns may be long."""
+    accepted: list[int] = []
+    with (
+        answering([GOOD], [], accepted) as port,
+        Crowd(port, [sending(b"x")] * 2) as crowd,
+        closing(Connection(port, 10)) as connection,
+    ):
+        for patience_s, connected in ((60.0, 3), (60.0, 3), (0.0, 6)):
+            for module in ("crowd", "connection"):
+                monkeypatch.setattr(f"benchmarks.{module}.PATIENCE_S", patience_s)
+            crowd.run(2)
+            assert bytes(connection.request("POST", "/", "", b"x")) == b"0123456789"
+            assert len(accepted) == connected
 
 
 def test_a_body_larger_than_the_socket_takes_goes_out_whole() -> None:
