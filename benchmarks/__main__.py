@@ -1,4 +1,4 @@
-"""`python -m benchmarks [family…]`: measures, prints tables, keeps every sample as JSON."""
+"""`python -m benchmarks [family…]`: measures, prints tables, keeps every sample as JSON, draws the goals."""
 
 from __future__ import annotations
 
@@ -11,20 +11,29 @@ from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 
-from benchmarks import facts, table
+from benchmarks import facts, plot, table
 from benchmarks.measure import Plan, Report
 
-FAMILIES = (
+USUAL = (
     "dense",
     "compressed",
+    "tensors",
     "small",
+    "throughput",
+    "fanout",
+    "unchanged",
     "sparse",
     "kernel",
     "rules",
+    "snapshots",
     "recovery",
+    "memory",
+    "models",
     "client",
-    "modes",
+    "baselines",
 )
+LONG = ("history", "modes")  # measured only when named: they take minutes
+FAMILIES = USUAL + LONG
 HERE = Path(__file__).resolve().parent
 DOCS = HERE.parent / "docs"
 
@@ -37,16 +46,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.results.mkdir(parents=True, exist_ok=True)
     now, machine = datetime.now(UTC), facts.machine()
     reports = []
-    for family in options.families or FAMILIES:
+    for family in options.families or USUAL:
         report = measure(family, options.results, quick=options.quick)
         reports.append(report)
         print(f"\n{report.title}\n\n{table.render(report)}", flush=True)
         if options.write_docs:
             table.into_page(page_of(family), report, machine, now.date())
+    print(f"\nAll together\n\n{table.summary(reports)}", flush=True)
     path = options.results / f"{now:%Y%m%dT%H%M%SZ}.json"
     kept = {"made_at": now.isoformat(), "quick": options.quick, "machine": machine}
     path.write_text(json.dumps(kept | {"reports": [asdict(report) for report in reports]}, indent=1))
     print(f"\nEvery sample: {path.name}")
+    if judged := [figure for report in reports for figure in table.judged(report)]:
+        plot.draw(judged, path.with_suffix(".png"))
+        print(f"Ratios beside goals: {path.stem}.png")
 
 
 def page_of(family: str) -> Path:

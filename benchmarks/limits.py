@@ -31,8 +31,8 @@ READ_BYTES = 256 << 10  # of the socket at a time: half as fast again as with re
 
 @contextmanager
 def peer(*arguments: str, program: str = "peers.py") -> Iterator[int]:
-    """The port of a process of `peers.py`, or of another program that lies beside it."""
-    command = [sys.executable, str(Path(__file__).with_name(program)), *arguments]
+    """The port of a process of `peers.py`, or of another program that prints its port; a path from here."""
+    command = [sys.executable, str(Path(__file__).parent / program), *arguments]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -59,7 +59,7 @@ def tcp(nbytes: int) -> Iterator[Case]:
 @contextmanager
 def http(nbytes: int) -> Iterator[Case]:
     """`nbytes` through a bare uvicorn that sends them back."""
-    with peer("http") as port, contextlib.closing(_patiently(port, nbytes)) as connection:
+    with peer("http") as port, contextlib.closing(patiently(port, nbytes)) as connection:
         body = bytes(nbytes)
         yield timed(lambda: connection.request("POST", "/", "", body))
 
@@ -68,7 +68,7 @@ def http(nbytes: int) -> Iterator[Case]:
 def bare_push(client: redis.Redis, push: memoryview) -> Iterator[Case]:
     """A push of the Adam model of `bare.py`, its log in the server behind `client`."""
     path = client.connection_pool.connection_kwargs["path"]
-    with peer(path, program="bare.py") as port, contextlib.closing(_patiently(port, len(push))) as connection:
+    with peer(path, program="bare.py") as port, contextlib.closing(patiently(port, len(push))) as connection:
         sequences = count(1)
         yield timed(lambda: connection.request("POST", f"/?sequence={next(sequences)}", "", push))
 
@@ -154,7 +154,8 @@ def repeated(case: Case, times: int) -> Case:
     return lambda: sum(case() for _ in range(times))
 
 
-def _patiently(port: int, nbytes: int) -> Connection:
+def patiently(port: int, nbytes: int) -> Connection:
+    """A connection to a process that has said its port and may not listen yet; for answers of `nbytes`."""
     for _ in range(500):
         try:
             return Connection(port, nbytes)

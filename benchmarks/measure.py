@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+from typing import Literal
 
 import numpy as np
 
@@ -33,19 +34,22 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One line of a table. `seconds` and `limit_seconds` are medians; so is `ratio`, of the turns' ratios.
+    """One line of a table: an amount beside its limit's, medians; so is `ratio`, of the turns' ratios.
 
-    With `nbytes` the figure is shown as a rate instead of a time.
+    Amounts are seconds unless `unit` says bytes. With `nbytes` or `requests`, which took those seconds, the
+    figure is shown as a rate instead of a time.
     """
 
     case: str
-    seconds: float
+    amount: float
     limit: str
-    limit_seconds: float
+    limit_amount: float
     ratio: float
     goal: float | None = None
     nbytes: int | None = None
     note: str = ""
+    requests: int | None = None
+    unit: Literal["seconds", "bytes"] = "seconds"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,7 @@ class Samples:
         goal: float | None = None,
         nbytes: int | None = None,
         note: str = "",
+        requests: int | None = None,
     ) -> Figure:
         """The case's medians beside its limits'."""
         return Figure(
@@ -108,7 +113,15 @@ class Samples:
             goal,
             nbytes,
             note,
+            requests,
         )
+
+    def quantile_figure(
+        self, q: float, label: str, case: str, limits: tuple[str, ...], *, goal: float | None = None
+    ) -> Figure:
+        """A quantile of the case beside the same quantile of the limits' sums."""
+        measured, limit = self.quantile(q, case), self.quantile(q, *limits)
+        return Figure(f"{label}, p{q * 100:.0f}", measured, " + ".join(limits), limit, measured / limit, goal)
 
 
 def timed(work: Callable[[], object]) -> Case:

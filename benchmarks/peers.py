@@ -1,6 +1,7 @@
-"""The other ends of the limits, each a process of its own: a bare TCP peer and a bare HTTP echo.
+"""The other ends of the limits, each a process of its own: bare TCP peers and a bare HTTP echo.
 
     python peers.py tcp <nbytes>     receives so many bytes and sends as many back, over and over
+    python peers.py send <nbytes>    sends so many bytes for any request, over any number of connections
     python peers.py http             uvicorn, as the service runs it, with an app that echoes the body
 
 Each prints its port, and ends when its standard input does: it cannot outlive whoever started it.
@@ -17,6 +18,8 @@ from typing import Any
 
 Message = MutableMapping[str, Any]
 
+REQUEST_BYTES = 4096  # a whole request comes at once: it is one small packet on this machine
+
 
 def main(kind: str, *arguments: str) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
@@ -24,6 +27,8 @@ def main(kind: str, *arguments: str) -> None:
     threading.Thread(target=end_with_input, daemon=True).start()
     if kind == "tcp":
         return_bytes(listener, int(arguments[0]))
+    elif kind == "send":
+        send_bytes(listener, int(arguments[0]))
     else:
         serve_echo(listener)
 
@@ -41,6 +46,20 @@ def return_bytes(listener: socket.socket, nbytes: int) -> None:
                 return
             filled += received
         connection.sendall(memory)
+
+
+def send_bytes(listener: socket.socket, nbytes: int) -> None:
+    """An HTTP answer, always the same memory, to whatever comes in; a thread for each connection."""
+    answer = f"HTTP/1.1 200 OK\r\nContent-Length: {nbytes}\r\n\r\n".encode() + bytes(nbytes)
+
+    def answering(connection: socket.socket) -> None:
+        with connection:
+            while connection.recv(REQUEST_BYTES):
+                connection.sendall(answer)
+
+    while True:
+        connection, _ = listener.accept()
+        threading.Thread(target=answering, args=(connection,), daemon=True).start()
 
 
 def serve_echo(listener: socket.socket) -> None:

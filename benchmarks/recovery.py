@@ -2,97 +2,97 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
 
 import numpy as np
+import redis
 
 from benchmarks import limits
+from benchmarks.inside import begun, loaded, push, stored
 from benchmarks.measure import Plan, Report, take_turns, timed
-from benchmarks.subject import TENSOR, body
-from gradledger_server.blocks import Blocks
-from gradledger_server.entries import Create, Entry, Upload
-from gradledger_server.kernels.device import Device, open_device
-from gradledger_server.machine import spec as specs
-from gradledger_server.machine.model import Model
-from gradledger_server.replica import Hot, Sender
-from gradledger_server.replica.draft import draft
-from gradledger_server.store import Store, open_store
-from gradledger_server.wire import safetensors
-from gradledger_server.wire.digest import digest
-from gradledger_server.wire.records import to_record
+from benchmarks.subject import MODEL, UNSAVED
+from gradledger_server.store import Store
+from tests.service import SAFETENSORS, Service
 
 TITLE = "Recovery"
-NAME, EPOCH = "bench", "benchmark"
-AT_MS = 0  # nothing here depends on the time
+
+Where = tuple[redis.Redis, Store]  # to read plain bytes from, and models
 
 
 def run(plan: Plan) -> Report:
-    """An Adam state of 192 MiB; a log of the initial values and 8 pushes of 64 MiB."""
+    """An Adam state of 192 MiB and pushes of 64 MiB: from a snapshot, from a log, and from both."""
     report = Report("recovery", TITLE)
-    nbytes, pushes = plan.pick(64 << 20, 1 << 20), plan.pick(8, 2)
-    state, log = 3 * nbytes, (1 + pushes) * nbytes
-    passes = limits.repeated(limits.kernel(nbytes // 4), pushes)
-    with limits.valkey() as plain, stored(plan) as store:
-        model = begun(store, open_device("cpu"), nbytes // 4, pushes)
-        replay = {
-            "reading the log": limits.reading(plain, log, "log"),
-            f"{pushes} kernel passes": passes,
-            "replay": timed(lambda: loaded(store)),
-        }
-        samples = take_turns(replay, plan.pick(7, 2), warmups=1)
-        report.samples["replay"] = dict(samples.seconds)
-        label = f"log replay, {pushes} pushes of {nbytes >> 20} MiB"
-        report.figures.append(samples.figure(label, "replay", tuple(replay)[:2], nbytes=log))
-
+    nbytes, pushes, more = plan.pick(64 << 20, 1 << 20), plan.pick(8, 2), plan.pick(16, 2)
+    with limits.valkey() as plain, stored(plan) as (store, url):
+        model = begun(store, MODEL, nbytes // 4)
+        push(model, nbytes // 4, range(1, pushes + 1))
+        _replay(plan, report, (plain, store), nbytes, pushes)
         assert model.save()
-        snapshot = {
-            "reading the snapshot": limits.reading(plain, state, "snapshot"),
-            "load": timed(lambda: loaded(store)),
-        }
-        samples = take_turns(snapshot, plan.pick(15, 2), warmups=1)
-        report.samples["snapshot"] = dict(samples.seconds)
-        label = f"snapshot load, {state >> 20} MiB of parameters, m and v"
-        report.figures.insert(0, samples.figure(label, "load", tuple(snapshot)[:1], nbytes=state))
-        assert np.array_equal(loaded(store).look().block, model.look().block)
+        _load(plan, report, (plain, store), 3 * nbytes)
+        push(model, nbytes // 4, range(pushes + 1, pushes + more + 1))
+        _both(plan, report, (plain, store, url), nbytes, more)
+        assert np.array_equal(loaded(store, MODEL).look().block, model.look().block)
     return report
 
 
-@contextmanager
-def stored(plan: Plan) -> Iterator[Store]:
-    """The embedded store of a service, without the service."""
-    store = open_store(None, plan.directory / "store", "memory")
+def _replay(plan: Plan, report: Report, where: Where, nbytes: int, pushes: int) -> None:
+    plain, store = where
+    log = (1 + pushes) * nbytes
+    cases = {
+        "reading the log": limits.reading(plain, log, "log"),
+        f"{pushes} kernel passes": limits.repeated(limits.kernel(nbytes // 4), pushes),
+        "replay": timed(lambda: loaded(store, MODEL)),
+    }
+    samples = take_turns(cases, plan.pick(7, 2), warmups=1)
+    report.samples["replay"] = dict(samples.seconds)
+    label = f"log replay, {pushes} pushes of {nbytes >> 20} MiB"
+    report.figures.append(samples.figure(label, "replay", tuple(cases)[:2], nbytes=log))
+
+
+def _load(plan: Plan, report: Report, where: Where, state: int) -> None:
+    plain, store = where
+    cases = {
+        "reading the snapshot": limits.reading(plain, state, "snapshot"),
+        "load": timed(lambda: loaded(store, MODEL)),
+    }
+    samples = take_turns(cases, plan.pick(15, 2), warmups=1)
+    report.samples["snapshot"] = dict(samples.seconds)
+    label = f"snapshot load, {state >> 20} MiB of parameters, m and v"
+    report.figures.insert(0, samples.figure(label, "load", tuple(cases)[:1], nbytes=state))
+
+
+def _both(
+    plan: Plan, report: Report, where: tuple[redis.Redis, Store, str], nbytes: int, pushes: int
+) -> None:
+    """A snapshot and the log behind it, also as a service that was just started answers its first pull."""
+    plain, store, url = where
+    service = Service(plan.directory / "unused", "--redis-url", url, **UNSAVED)
+    cases = {
+        "reading both": limits.reading(plain, (3 + pushes) * nbytes, "both"),
+        f"{pushes} kernel passes": limits.repeated(limits.kernel(nbytes // 4), pushes),
+        "both": timed(lambda: loaded(store, MODEL)),
+        "first answer": lambda: first_answer(service),
+    }
+    samples = take_turns(cases, plan.pick(5, 1), warmups=plan.pick(1, 0))
+    report.samples["both"] = dict(samples.seconds)
+    bounds, label = (
+        tuple(cases)[:2],
+        f"snapshot of {3 * nbytes >> 20} MiB + log of {pushes * nbytes >> 20} MiB",
+    )
+    report.figures.append(samples.figure(label, "both", bounds, goal=1.5))
+    report.figures.append(
+        samples.figure("the same, from exec to the first pull's end", "first answer", bounds)
+    )
+
+
+def first_answer(service: Service) -> float:
+    """The seconds from starting a service's process until it has answered a pull; then it is killed."""
+    started = time.perf_counter()
+    service.start()
     try:
-        yield store
+        pulled = service.request("GET", f"/v1/models/{MODEL}/parameters", Accept=SAFETENSORS)
+        seconds = time.perf_counter() - started
+        assert pulled.status == 200, pulled
     finally:
-        store.close()
-
-
-def begun(store: Store, device: Device, elements: int, pushes: int) -> Hot:
-    """A model with its values and so many pushes in its log, and no snapshot."""
-    given = {"optimizer": {"rule": "adam", "lr": 1e-3}}
-    spec = specs.expand(given, {TENSOR: ((elements,), "F32")})
-    assert store.create(NAME, EPOCH, to_record(Create(spec.json, None, None, AT_MS)))
-    blocks = Blocks()
-    hot = Hot(NAME, EPOCH, store, device, blocks)
-    values = safetensors.decode(body(elements, 8))
-    upload = Upload(values, digest(values.payload), AT_MS)
-    hot.decide(lambda model: _unless_filled(model, upload))
-    gradient = safetensors.decode(body(elements, 9))
-    for sequence in range(1, pushes + 1):
-        sender = Sender("bench", sequence)
-        push = draft(
-            gradient, sender, spec.layout, device=device, blocks=blocks, durability="memory", at_ms=AT_MS
-        )
-        hot.commit([push])
-    assert hot.look().step == pushes
-    return hot
-
-
-def loaded(store: Store) -> Hot:
-    """The model as a process that has just started loads it: nothing is recycled."""
-    return Hot(NAME, EPOCH, store, open_device("cpu"), Blocks())
-
-
-def _unless_filled(model: Model, upload: Upload) -> Entry | None:
-    return upload if model.missing else None
+        service.kill()
+    return seconds

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
 from benchmarks.measure import Figure, Report
 
 COLUMNS = ("case", "measured", "limit", "ratio", "goal", "the limit is made of", "")
+CROWD = 12  # as many goals of one family fill a table of all of them
 
 
 def render(report: Report) -> str:
@@ -54,11 +56,26 @@ def between_marks(page: Path, family: str, text: str, facts: Mapping[str, str], 
     page.write_text(written)
 
 
+def judged(report: Report) -> list[Figure]:
+    """The report's figures that have a goal; of a crowd of them the one that comes closest to missing it."""
+    found = [figure for figure in report.figures if figure.goal]
+    if len(found) <= CROWD:
+        return found
+    worst = max(found, key=lambda figure: figure.ratio / (figure.goal or 1))
+    return [replace(worst, case=f"{report.title}, the slowest of {len(found)}: {worst.case}")]
+
+
+def summary(reports: Iterable[Report]) -> str:
+    """Every goal, met or missed, as one table; and families without goals, such as other programs."""
+    figures = [figure for report in reports for figure in judged(report) or report.figures[:CROWD]]
+    return grid(COLUMNS[:-1], [_cells(figure)[:-1] for figure in figures])
+
+
 def _cells(figure: Figure) -> tuple[str, ...]:
     return (
         figure.case,
-        _amount(figure.seconds, figure.nbytes),
-        _amount(figure.limit_seconds, figure.nbytes),
+        _shown(figure, figure.amount),
+        _shown(figure, figure.limit_amount),
         f"{figure.ratio:.2f}",
         "" if figure.goal is None else f"≤ {figure.goal}{'' if figure.ratio <= figure.goal else ' (missed)'}",
         figure.limit,
@@ -66,7 +83,11 @@ def _cells(figure: Figure) -> tuple[str, ...]:
     )
 
 
-def _amount(seconds: float, nbytes: int | None) -> str:
-    if nbytes is not None:
-        return f"{nbytes / seconds / 1e9:.2f} GB/s"
-    return f"{seconds * 1e6:.0f} µs" if seconds < 1e-3 else f"{seconds * 1e3:.1f} ms"
+def _shown(figure: Figure, amount: float) -> str:
+    if figure.unit == "bytes":
+        return f"{amount / 2**20:,.0f} MiB"
+    if figure.nbytes is not None:
+        return f"{figure.nbytes / amount / 1e9:.2f} GB/s"
+    if figure.requests is not None:
+        return f"{figure.requests / amount:,.0f} /s"
+    return f"{amount * 1e6:.0f} µs" if amount < 1e-3 else f"{amount * 1e3:.1f} ms"

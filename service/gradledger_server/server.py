@@ -114,7 +114,9 @@ def _supervise(listener: socket.socket, store: RedisStore, settings: Settings) -
 async def opened(store: Store, settings: Settings) -> AsyncIterator[Replica]:
     """A running replica over the store."""
     device = open_device(settings.device, threads=settings.threads, compiled=settings.compiled)
-    cadence = Cadence(quiet_s=settings.snapshot_quiet_s, drop_s=settings.idle_drop_s)
+    cadence = Cadence(
+        log_ratio=settings.snapshot_log_ratio, quiet_s=settings.snapshot_quiet_s, drop_s=settings.idle_drop_s
+    )
     async with Replica(store, device, cadence) as replica:
         yield replica
 

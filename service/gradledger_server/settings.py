@@ -38,5 +38,8 @@ class Settings(BaseSettings):
     max_json_bytes: int = Field(8 << 20, ge=1024, description="No JSON body may be larger; use safetensors.")
     idle_drop_s: float = Field(600.0, gt=0, description="Seconds unused before a model leaves memory.")
     snapshot_quiet_s: float = Field(2.0, gt=0, description="Seconds without a push before a model is saved.")
+    snapshot_log_ratio: float = Field(
+        4.0, gt=0, description="A model is saved when its log is so many times as large as its state."
+    )
     drain_s: int = Field(20, ge=0, description="Seconds that open requests are given at SIGTERM.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Log threshold.")
