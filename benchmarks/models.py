@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import cycle
 
 from benchmarks.connection import Connection
@@ -15,7 +16,8 @@ from tests.service import Service
 TITLE = "Cost by the number of models"
 GOAL = 1.1
 ELEMENTS = 1024
-ROW = 500  # pushes in one sample: half a second, so that what the service does in the background is in it
+ROW = 500  # pushes in one sample: half a second or more, so that what the service does meanwhile is in it
+SETTLE_S = 3  # after which a model that is not pushed to any more has been saved
 ALONE = "the only model of a service"
 
 
@@ -28,12 +30,13 @@ def run(plan: Plan) -> Report:
         started(plan, "--durability", "memory") as large,
     ):
         only, many = _workers(small, 1), _workers(large, count)
+        settle_s = plan.pick(SETTLE_S, 0)
         cases = {
-            ALONE: _pushing(small, only, row),
+            ALONE: _after_a_pause(_pushing(small, only, row), settle_s),
             "one": _pushing(large, many[:1], row),
-            "any": _pushing(large, many, row),
+            "any": _sustained(_pushing(large, many, row), settle_s),
         }
-        samples = take_turns(cases, plan.pick(15, 2))
+        samples = take_turns(cases, plan.pick(10, 2), warmups=1)
         for service, worker in [(small, only[0]), *((large, worker) for worker in many)]:
             require_steps(service, worker.sequence, worker.model)
     report.samples["push"] = dict(samples.seconds)
@@ -53,6 +56,28 @@ def _workers(service: Service, count: int) -> list[Worker]:
     with Crowd(service.port, [lambda: next(waiting).request()]) as crowd:
         crowd.run(count)
     return workers
+
+
+def _after_a_pause(case: Case, pause_s: float) -> Case:
+    """The case once the models of the case before have been saved, at nobody's cost."""
+
+    def after() -> float:
+        time.sleep(pause_s)
+        return case()
+
+    return after
+
+
+def _sustained(case: Case, lead_s: float) -> Case:
+    """The case after so many seconds of it, so that models pushed to before are saved beside it."""
+
+    def sustained() -> float:
+        begun = time.perf_counter()
+        while time.perf_counter() - begun < lead_s:
+            case()
+        return case()
+
+    return sustained
 
 
 def _pushing(service: Service, workers: list[Worker], row: int) -> Case:
