@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks import facts, table
 from benchmarks.measure import Plan, Report
 
-FAMILIES = ("dense", "small", "sparse", "kernel", "rules", "recovery", "client")
+FAMILIES = ("dense", "compressed", "small", "sparse", "kernel", "rules", "recovery", "client")
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs" / "performance.md"
 

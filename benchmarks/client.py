@@ -6,7 +6,7 @@ import http.client
 
 from benchmarks.measure import Plan, Report, take_turns, timed
 from benchmarks.noise import noise
-from benchmarks.subject import MODEL, TENSOR, Worker, require_steps, serving
+from benchmarks.subject import MODEL, TENSOR, Worker, body, require_steps, serving
 from gradledger import Client
 from tests.service import SAFETENSORS, Service
 
@@ -34,7 +34,7 @@ class Plain(Worker):
     """A worker that pushes with `http.client` and reads into memory it uses again."""
 
     def __init__(self, service: Service, elements: int) -> None:
-        super().__init__("plain", elements)
+        super().__init__("plain", body(elements, 9))
         self._connection = http.client.HTTPConnection("127.0.0.1", service.port)
         self._memory = memoryview(bytearray(len(self.gradient) + 4096))
 

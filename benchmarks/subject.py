@@ -48,9 +48,8 @@ def body(elements: int, seed: int) -> memoryview:
 class Worker:
     """A worker: the gradient it sends again and again, and the names of its pushes."""
 
-    def __init__(self, name: str, elements: int) -> None:
-        self.gradient = body(elements, 9)
-        self.name, self.sequence = name, 0
+    def __init__(self, name: str, gradient: memoryview) -> None:
+        self.name, self.gradient, self.sequence = name, gradient, 0
 
     def target(self) -> str:
         """Where the next push goes: it has the next sequence."""
@@ -62,7 +61,7 @@ class Pusher(Worker):
     """One worker on one connection of our own."""
 
     def __init__(self, service: Service, elements: int) -> None:
-        super().__init__("bench", elements)
+        super().__init__("bench", body(elements, 9))
         self._connection = Connection(service.port, len(self.gradient))
 
     def push(self) -> None:

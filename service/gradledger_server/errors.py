@@ -33,6 +33,7 @@
     │       ├── WrongShape
     │       ├── WrongDtype
     │       ├── WrongRows           of a table: out of range, too many, or not named
+    │       ├── WrongScale          of an I8 gradient: missing, alone, or negative
     │       ├── NonFinite
     │       └── SequenceReused      same (worker, sequence) or key, other body
     ├── Unavailable                 the request may be right; try again
@@ -216,6 +217,11 @@ class WrongDtype(Invalid):
 class WrongRows(Invalid):
     problem, title = "wrong-rows", "The rows of a table are not named as they must be"
     hint = "Send the gradients [k, …] of some rows beside their numbers, I64 [k], under <table>#rows."
+
+
+class WrongScale(Invalid):
+    problem, title = "wrong-scale", "The scales of an I8 gradient do not fit"
+    hint = "Send I8 beside <tensor>#scale, F32 [⌈n / 256⌉]: element i is tensor[i] · scale[⌊i / 256⌋]."
 
 
 class NonFinite(Invalid):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.api.talk import Model, refused
-from tests.attacks.bodies import ATTACKS, GOOD, JSON_ATTACKS, JSON_VALUES, Attack
+from tests.attacks.bodies import ATTACKS, GOOD, JSON_ATTACKS, JSON_VALUES, SCALE_ATTACKS, Attack
 from tests.service import SAFETENSORS
 
 LIMIT_BYTES = (4 << 20) + 8
@@ -29,6 +29,16 @@ def test_a_hostile_body_leaves_no_trace(model: Model, attack: Attack) -> None:
                 refused(answer, 413, "body-too-large")
             else:
                 assert attack.expect in refused(answer, 400, "malformed-body")["detail"]
+    assert model.push_bytes(GOOD, "worker=w0&sequence=1").receipt["step"] == 1
+
+
+@pytest.mark.parametrize(("slug", "attack"), SCALE_ATTACKS, ids=lambda part: getattr(part, "name", part))
+def test_hostile_scales_leave_no_trace(model: Model, slug: str, attack: Attack) -> None:
+    with model.untouched():
+        answer = model.push_bytes(attack.body, "worker=w0&sequence=1")
+        assert attack.expect in refused(answer, 422, slug)["detail"]
+        upload = model.send("PUT", "/parameters", attack.body, Content_Type=SAFETENSORS)
+        assert upload.status == 422
     assert model.push_bytes(GOOD, "worker=w0&sequence=1").receipt["step"] == 1
 
 

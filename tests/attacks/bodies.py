@@ -7,6 +7,8 @@ refused for their length.
 from __future__ import annotations
 
 import json
+import math
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -154,6 +156,43 @@ def _places() -> Iterator[Attack]:
     yield Attack("10^5 tensors", body("{" + member * 100_000 + '"x":' + W + "}"), "at most 4194304")
 
 
+def _scales() -> Iterator[tuple[str, Attack]]:
+    """Of a gradient for the one element of `w`: the problem's slug goes with each."""
+    whole, scale = tensor(0, 1, dtype="I8"), tensor(1, 5)
+    pair = {"w": whole, "w#scale": scale}
+
+    def scaled(by: float) -> bytes:
+        return body(pair, b"\x01" + struct.pack("<f", by))
+
+    yield "wrong-scale", Attack("no scale", body({"w": whole}, b"\x01"), "'w#scale' is not in the body")
+    yield "wrong-scale", Attack("a scale alone", body({"w#scale": tensor()}, ONE), "'w', which is not in")
+    both = {"w": tensor(), "w#scale": tensor(4, 8)}
+    yield "wrong-scale", Attack("a scale beside F32", body(both, ONE * 2), "'w', which is F32")
+    yield "wrong-scale", Attack("a negative scale", scaled(-1.0), "w#scale[0] is -1.0")
+    yield "wrong-scale", Attack("a scale of -0", scaled(-0.0), "w#scale[0] is -0.0")
+    for value in (math.nan, math.inf, -math.inf):
+        yield "non-finite", Attack(f"a scale of {value}", scaled(value), f"w#scale[0] is {value}")
+    huge = body(pair, b"\x7f" + struct.pack("<f", 3e38))
+    yield "non-finite", Attack("a product beyond float32", huge, "'w' holds 1 NaN or infinite")
+    none = {"w": whole, "w#scale": tensor(1, 1, [0])}
+    yield "wrong-shape", Attack("no scale for a block", body(none, b"\x01"), "expected [1]")
+    two = {"w": whole, "w#scale": tensor(1, 9, [2])}
+    yield "wrong-shape", Attack("two scales for a block", body(two, b"\x01" + ONE * 2), "expected [1]")
+    flat = {"w": whole, "w#scale": tensor(1, 5, [])}
+    yield "wrong-shape", Attack("a scale of no dimension", body(flat, b"\x01" + ONE), "expected [1]")
+    many = {"w": whole, "w#scale": tensor(1, 1, [2**60, 0])}
+    yield "wrong-shape", Attack("scales of 2^60 times nothing", body(many, b"\x01"), "expected [1]")
+    wide = {"w": whole, "w#scale": tensor(1, 9, dtype="F64")}
+    yield "wrong-dtype", Attack("a scale in F64", body(wide, b"\x01" + bytes(8)), "'w#scale' has dtype F64")
+    for dtype in ("U8", "BOOL", "F8_E4M3"):
+        other = {"w": tensor(0, 1, dtype=dtype), "w#scale": scale}
+        yield "wrong-dtype", Attack(f"{dtype} with a scale", body(other, b"\x01" + ONE), f"has dtype {dtype}")
+    more = {**pair, "w#scale#scale": tensor(5, 9)}
+    yield "unknown-tensor", Attack("scales of scales", body(more, b"\x01" + ONE * 2), "'w#scale#scale'")
+    stray = {**pair, "v#scale": tensor(5, 9)}
+    yield "unknown-tensor", Attack("scales of nothing", body(stray, b"\x01" + ONE * 2), "'v#scale'")
+
+
 def _json() -> Iterator[Attack]:
     def push(gradient: str) -> bytes:
         return b'{"gradients":{"w":%s}}' % gradient.encode()
@@ -201,6 +240,9 @@ def _values() -> Iterator[tuple[str, object, str]]:
 
 ATTACKS: list[Attack] = [*_lengths(), *_text(), *_names(), *_fields(), *_places()]
 """Safetensors bodies."""
+
+SCALE_ATTACKS: list[tuple[str, Attack]] = list(_scales())
+"""Bodies of a push that can be read and make no gradient: (slug of the problem, attack)."""
 
 JSON_ATTACKS: list[Attack] = list(_json())
 """JSON bodies of a push that cannot be read at all."""

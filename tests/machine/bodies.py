@@ -29,6 +29,7 @@ DTYPE_NAMES = {
     np.dtype("f4"): "F32",
     np.dtype("f8"): "F64",
     np.dtype("i8"): "I64",
+    np.dtype("i1"): "I8",
 }
 NUMPY = CpuDevice(compiled=False)
 

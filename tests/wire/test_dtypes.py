@@ -1,4 +1,7 @@
-"""Widening: exact on the way up, nearest even on the way down, a view where nothing is to do."""
+"""Widening: exact on the way up, nearest even on the way down, a view where nothing is to do.
+
+Dequantizing: one product for each element, by the scale of its block.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gradledger_server.dtypes import ITEM_BYTES, NUMPY_DTYPE, widen
+from gradledger_server.dtypes import ITEM_BYTES, NUMPY_DTYPE, SCALE_BLOCK, dequantize, widen
 
 F32, F64 = np.dtype("<f4"), np.dtype("<f8")
 HALVES = np.arange(1 << 16, dtype="<u2")  # every bit pattern there is
@@ -90,3 +93,46 @@ def test_sizes_agree_with_names() -> None:
         assert NUMPY_DTYPE[dtype].itemsize == size
         digits = "".join(filter(str.isdigit, dtype.split("_")[0]))
         assert size == (int(digits) // 8 if digits else 1)
+
+
+def whole(size: int, seed: int = 0) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Every whole number there is, and scales of all sizes."""
+    generator = np.random.default_rng(seed)
+    scales = 10.0 ** generator.uniform(-30, 30, -(-size // SCALE_BLOCK))
+    return generator.integers(-128, 128, size, dtype=np.int8), scales.astype(np.float32)
+
+
+@pytest.mark.parametrize("target", [F32, F64])
+@pytest.mark.parametrize("size", [0, 1, 2, 255, 256, 257, 511, 512, 513, 1000, 70_000])
+def test_each_whole_number_is_multiplied_by_the_scale_of_its_block(size: int, target: np.dtype[Any]) -> None:
+    wholes, scales = whole(size)
+    form = target.type
+    plain = [form(wholes[i]) * form(scales[i // 256]) for i in range(size)]
+    numbers = dequantize(raw(wholes), raw(scales), target)
+    assert numbers.dtype == target
+    assert bits(numbers) == bits(np.array(plain, target))
+    block = np.full(size + 2, 7, target)
+    out = block[1:-1]
+    assert dequantize(raw(wholes), raw(scales), target, out) is out
+    assert bits(out) == bits(numbers)
+    assert block[0] == block[-1] == 7
+
+
+def test_scales_and_whole_numbers_may_lie_anywhere() -> None:
+    wholes, scales = whole(300)
+    behind = memoryview(b"x" + scales.tobytes())[1:]
+    assert bits(dequantize(raw(wholes), behind, F32)) == bits(dequantize(raw(wholes), raw(scales), F32))
+
+
+def test_what_is_too_large_for_float32_overflows_in_silence() -> None:
+    scales = np.array([3e38], F32)
+    assert dequantize(raw(np.array([-1, 2], np.int8)), raw(scales), F32).tolist() == [-scales[0], np.inf]
+    assert np.isfinite(dequantize(raw(np.array([-1, 2], np.int8)), raw(scales), F64)).all()
+
+
+@pytest.mark.parametrize(("size", "scales"), [(0, 1), (1, 0), (256, 2), (257, 1)])
+def test_every_block_has_one_scale(size: int, scales: int) -> None:
+    with pytest.raises(ValueError, match=f"{scales} scales; expected"):
+        dequantize(memoryview(bytes(size)), memoryview(bytes(4 * scales)), F32)
+    with pytest.raises(ValueError, match="expected float64"):
+        dequantize(memoryview(bytes(1)), memoryview(bytes(4)), F64, np.empty(1, F32))

@@ -4,12 +4,13 @@
     params, receipt = model.push({"w": gradient})
 
 Reading order: `client.py`, `model.py`, `worker.py` (how a push counts once), `membership.py` (leases),
-`transport.py` (retries), `tensors.py` (the bytes), `rows.py` (tables), `receipt.py`,
-`errors.py` (every way to fail).
+`transport.py` (retries), `tensors.py` (the bytes), `rows.py` (tables), `compression.py` (fewer bytes),
+`receipt.py`, `errors.py` (every way to fail).
 """
 
 from gradledger import errors
 from gradledger.client import Client
+from gradledger.compression import BFloat16, Quantized, Residual, bfloat16, compressed, quantized
 from gradledger.errors import ConnectionFailed, GradledgerError, Problem
 from gradledger.membership import Membership
 from gradledger.model import Model
@@ -19,6 +20,7 @@ from gradledger.tensors import Params
 from gradledger.version import __version__
 
 __all__ = [
+    "BFloat16",
     "Client",
     "ConnectionFailed",
     "GradledgerError",
@@ -26,9 +28,14 @@ __all__ = [
     "Model",
     "Params",
     "Problem",
+    "Quantized",
     "Receipt",
+    "Residual",
     "Rows",
     "Table",
     "__version__",
+    "bfloat16",
+    "compressed",
     "errors",
+    "quantized",
 ]

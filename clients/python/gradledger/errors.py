@@ -12,7 +12,7 @@
         │   │              NotAMember, WorkerAhead
         │   ├── LengthRequired, PreconditionFailed, BodyTooLarge, UnsupportedMediaType
         │   ├── Invalid ─ InvalidSpec, InvalidName, UnknownTensor, WrongShape, WrongDtype, WrongRows,
-        │   │             NonFinite, SequenceReused
+        │   │             WrongScale, NonFinite, SequenceReused
         │   └── TooManyRequests          retried
         ├── ServiceUnavailable           retried
         │   ├── StoreUnavailable, TooManyStreams    retried
@@ -215,6 +215,10 @@ class WrongDtype(Invalid):
 
 class WrongRows(Invalid):
     slug = "wrong-rows"
+
+
+class WrongScale(Invalid):
+    pass
 
 
 class NonFinite(Invalid):

@@ -14,6 +14,7 @@ from urllib.parse import quote
 from numpy.typing import ArrayLike, NDArray
 
 from gradledger import tensors
+from gradledger.compression import BFloat16, Residual, Wire, compressed
 from gradledger.errors import MalformedAnswer, ModelNotFound, ParametersMissing, PreconditionFailed
 from gradledger.membership import Membership
 from gradledger.receipt import Receipt
@@ -25,6 +26,7 @@ from gradledger.worker import Worker
 ACCEPTED = 202  # the push waits for others
 TRAIN = "train"  # the view that gradients are computed at
 Gradients = Mapping[str, ArrayLike | Rows]
+Form = Wire | Residual | None  # how gradients go out; None: as they are
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +77,18 @@ class Model:
         return membership
 
     def push(
-        self, grads: Gradients, *, base: int | None = None, weight: float = 1.0, wait_s: float = 0.0
+        self,
+        grads: Gradients,
+        *,
+        base: int | None = None,
+        weight: float = 1.0,
+        wait_s: float = 0.0,
+        wire: Form = None,
     ) -> tuple[Params, Receipt]:
         """Sends gradients (F16, BF16, F32 or F64, of the parameters' shapes) and answers the new parameters.
+
+        With `wire` "bf16" or "int8" they are compressed first (compression.py), to a half and a quarter of
+        float32's bytes; with a `Residual` what that loses is added to the next push, once this one is taken.
 
         Where pushes wait for each other, `wait_s` is how long the service may hold the answer until this one
         has counted (it holds none for more than a minute). If it still waits then, the receipt's fate is
@@ -92,7 +103,7 @@ class Model:
         back. Raises ConnectionFailed when no answer came in the time allowed for retries; the push may then
         have counted.
         """
-        answer = self._push(grads, base, weight, {"Accept": tensors.MEDIA_TYPE}, wait_s)
+        answer = self._push(grads, base, weight, {"Accept": tensors.MEDIA_TYPE}, wait_s, wire)
         if answer.status == ACCEPTED:
             return self._newest(), _receipt_in(answer)
         try:
@@ -102,11 +113,17 @@ class Model:
         return self._see(answer), Receipt.from_json(receipt)
 
     def push_only(
-        self, grads: Gradients, *, base: int | None = None, weight: float = 1.0, wait_s: float = 0.0
+        self,
+        grads: Gradients,
+        *,
+        base: int | None = None,
+        weight: float = 1.0,
+        wait_s: float = 0.0,
+        wire: Form = None,
     ) -> Receipt:
         """Like `push`, without bringing the new parameters back: for when they are not needed yet."""
         headers = {"Accept": "application/json", "Prefer": "return=minimal"}
-        return _receipt_in(self._push(grads, base, weight, headers, wait_s))
+        return _receipt_in(self._push(grads, base, weight, headers, wait_s, wire))
 
     def fate(self, sequence: int, *, worker: str | None = None, wait_s: float = 0.0) -> Receipt:
         """What became of a push, of this worker or of another one; after at most `wait_s` if it waits.
@@ -203,15 +220,20 @@ class Model:
             self.pull()
 
     def _push(
-        self, grads: Gradients, base: int | None, weight: float, headers: Mapping[str, str], wait_s: float
+        self,
+        grads: Gradients,
+        base: int | None,
+        weight: float,
+        headers: Mapping[str, str],
+        wait_s: float,
+        wire: Form,
     ) -> Answer:
         with self._pushing:
             seen = self._seen
             if base is None and seen is not None:
                 base = seen.step
-            body = Body(
-                tensors.MEDIA_TYPE, tensors.encode(spread(grads), () if seen is None else seen.params)
-            )
+            sent = _in_form(grads, wire)
+            body = Body(tensors.MEDIA_TYPE, tensors.encode(sent, () if seen is None else seen.params))
             # The push has its name before it is sent the first time; retries are the transport's affair.
             sequence = self._worker.next(self._last_sequence)
             query = {"worker": self.worker, "sequence": sequence, "weight": weight}
@@ -230,6 +252,8 @@ class Model:
                 self._worker.doubt()
                 raise
             self._worker.settle(sequence)
+            if isinstance(wire, Residual):
+                wire.settle()
             return answer
 
     def _last_sequence(self, worker: str) -> int:
@@ -255,6 +279,13 @@ class Model:
             if known is None or _epoch(known) != _epoch(seen) or known.step <= seen.step:
                 self._seen = seen
         return params
+
+
+def _in_form(grads: Gradients, wire: Form) -> Mapping[str, ArrayLike | BFloat16]:
+    """The arrays of a body."""
+    if wire is None:
+        return spread(grads)
+    return wire.compressed(grads) if isinstance(wire, Residual) else compressed(grads, wire)
 
 
 def _patience(headers: Mapping[str, str], wait_s: float) -> dict[str, str]:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from gradledger.compression import BFloat16
 from gradledger.errors import MalformedAnswer
 
 MEDIA_TYPE = "application/vnd.safetensors"  # not registered with IANA; nothing better is
@@ -45,7 +46,7 @@ def dtype_name(dtype: DTypeLike) -> str:
     return name
 
 
-def encode(arrays: Mapping[str, ArrayLike], order: Iterable[str] = ()) -> list[bytes | memoryview]:
+def encode(arrays: Mapping[str, ArrayLike | BFloat16], order: Iterable[str] = ()) -> list[bytes | memoryview]:
     """A safetensors body in parts: the header, then a view of each array's own memory.
 
     Arrays named in `order` come first, in that order: the service takes a body laid out like its own in one
@@ -56,8 +57,7 @@ def encode(arrays: Mapping[str, ArrayLike], order: Iterable[str] = ()) -> list[b
     parts: list[bytes | memoryview] = []
     start = 0
     for name in known | dict.fromkeys(arrays):
-        array = np.asarray(arrays[name])
-        kind = dtype_name(array.dtype)
+        kind, array = _bits(arrays[name])
         stored = np.asarray(array, array.dtype.newbyteorder("<"), order="C")
         table[name] = {"dtype": kind, "shape": array.shape, "data_offsets": [start, start + stored.nbytes]}
         parts.append(stored.reshape(-1).view(np.uint8).data)
@@ -92,6 +92,13 @@ def decode(body: NDArray[np.uint8]) -> Params:
     return params
 
 
+def _bits(value: ArrayLike | BFloat16) -> tuple[str, NDArray[Any]]:
+    if isinstance(value, BFloat16):
+        return "BF16", value.bits
+    array = np.asarray(value)
+    return dtype_name(array.dtype), array
+
+
 def _header(table: Mapping[str, Any]) -> bytes:
     text = json.dumps(table, separators=(",", ":")).encode()
     text += b" " * (-(8 + len(text)) % _ALIGNMENT_BYTES)
@@ -109,4 +116,4 @@ def _view(data: NDArray[np.uint8], name: str, shape: Sequence[int]) -> NDArray[A
 def _bfloat16(bits: NDArray[np.uint16]) -> NDArray[Any]:
     if find_spec("ml_dtypes") is not None:
         return bits.view(import_module("ml_dtypes").bfloat16)
-    return (bits.astype(np.uint32) << 16).view(np.float32)
+    return BFloat16(bits).widen()

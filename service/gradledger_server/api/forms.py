@@ -33,7 +33,7 @@ def form_of_body(request: Request) -> Form:
     if coding.strip().lower() != "identity":
         raise UnsupportedMediaType(
             f"Content-Encoding is {coding[:80]!r}; bodies are read as they are",
-            hint="Send the body uncompressed; gradients in F16 or BF16 take half the bytes.",
+            hint="Send the body uncompressed; BF16 takes half the bytes of F32, I8 with scales a quarter.",
         )
     given = request.headers.get("content-type", "")
     media_type = given.partition(";")[0].strip().lower()

@@ -15,7 +15,8 @@ from gradledger_server.api.forms import Chosen, Form, form_of_body, preferences,
 from gradledger_server.api.parameters import body_limit
 from gradledger_server.api.problems import responses as problems
 from gradledger_server.api.schemas import PushFacts, PushRequest, read
-from gradledger_server.entries import Tensors
+from gradledger_server.dtypes import ITEM_BYTES
+from gradledger_server.entries import Placement, Tensors
 from gradledger_server.errors import Invalid, MalformedRequest
 from gradledger_server.replica import Answer, Mailbox, Sender
 from gradledger_server.wire import json_form
@@ -39,7 +40,8 @@ async def push(request: Request, model: ModelName, served: Served) -> Response:
 
     Name the push with `worker` and `sequence` (or an Idempotency-Key) and it counts exactly once, however
     often it is sent. The gradient of a table has k rows, [k, …], and beside it `<table>#rows`, I64 [k], says
-    which; so has the answer, with the rows that were touched. `If-Match` makes the push conditional;
+    which; so has the answer, with the rows that were touched. Safetensors may bring I8 beside
+    `<tensor>#scale`, F32, a scale for each 256 elements. `If-Match` makes the push conditional;
     `Prefer: return=minimal` answers the receipt alone. In a mode where pushes wait for each other the answer
     is 202, unless `Prefer: wait=20` waits and the push counts meanwhile.
     """
@@ -92,9 +94,16 @@ def _form_of_answer(
     if preferences(request).get("return") == "minimal":
         return None
     layout = mailbox.hot.model.layout
-    touched = [tensors.table[name] for name in layout.tables if name in tensors.table] if tensors else []
-    nbytes = layout.nbytes + sum(rows.stop - rows.start for rows in touched)
-    return responses.choose_form(request, nbytes, default=form)
+    sent = {} if tensors is None else tensors.table
+    touched = (
+        _answered_bytes(sent[name], table.dtype) for name, table in layout.tables.items() if name in sent
+    )
+    return responses.choose_form(request, layout.nbytes + sum(touched), default=form)
+
+
+def _answered_bytes(rows: Placement, dtype: str) -> int:
+    """What the rows of a push take in the table's dtype, which may be wider than the one they came in."""
+    return (rows.stop - rows.start) // ITEM_BYTES[rows.dtype] * ITEM_BYTES[dtype]
 
 
 def _sender(request: Request, facts: PushFacts) -> Sender:

@@ -17,14 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradledger_server.blocks import Blocks
-from gradledger_server.dtypes import ITEM_BYTES, widen
+from gradledger_server.dtypes import ITEM_BYTES, SCALE_SUFFIX
 from gradledger_server.entries import Placement, Tensors
-from gradledger_server.errors import MalformedBody, NonFinite, UnknownTensor, WrongDtype, WrongShape
-from gradledger_server.machine import row_gradient
+from gradledger_server.errors import MalformedBody, NonFinite, UnknownTensor
+from gradledger_server.machine import quantized, row_gradient
 from gradledger_server.machine.layout import Layout, Place
+from gradledger_server.machine.placements import require_dtype, require_shape
 from gradledger_server.machine.row_gradient import Touched
 
-GRADIENT_DTYPES = ("F16", "BF16", "F32", "F64")
+VALUE_DTYPES = ("F16", "BF16", "F32", "F64")
+GRADIENT_DTYPES = (*VALUE_DTYPES, quantized.DTYPE)
 
 
 class Reducer(Protocol):
@@ -63,35 +65,24 @@ class _Plan:
     view: tuple[int, int] | None  # byte range in the body, if it is the run as it stands
 
 
-def check(
-    layout: Layout, tensors: Tensors, *, dtypes: Sequence[str] = GRADIENT_DTYPES, upload: bool = False
-) -> None:
-    """Raises UnknownTensor, WrongShape, WrongDtype or WrongRows unless all fits; nothing is broadcast.
+def check(layout: Layout, tensors: Tensors, *, upload: bool = False) -> None:
+    """Raises UnknownTensor, WrongShape, WrongDtype, WrongScale or WrongRows unless all fits.
 
-    With `upload` the tensors are values and not a gradient: a table may then come as a whole.
+    Nothing is broadcast. With `upload` the tensors are values and not a gradient: a table may then come as a
+    whole, and nothing as I8. NonFinite is raised for scales; of the numbers `norm` finds out.
     """
     if not tensors.table:
         raise MalformedBody("the body holds no tensor", hint="Send at least one tensor of the model.")
+    dtypes = VALUE_DTYPES if upload else GRADIENT_DTYPES
     for name, place in tensors.table.items():
         known = layout.by_name.get(name)
-        if known is None and name in layout.wire_dtypes:
-            continue  # of a table, looked at below
         if known is None:
-            raise UnknownTensor(f"tensor {name!r} is not part of the model", tensor=name)
-        if place.shape != known.tensor.shape:
-            raise WrongShape(
-                f"tensor {name!r} has shape {list(place.shape)}; expected {list(known.tensor.shape)}",
-                tensor=name,
-                got=list(place.shape),
-                expected=list(known.tensor.shape),
-            )
-        if place.dtype not in dtypes:
-            raise WrongDtype(
-                f"tensor {name!r} has dtype {place.dtype}; expected one of {', '.join(dtypes)}",
-                tensor=name,
-                got=place.dtype,
-                expected=list(dtypes),
-            )
+            _require_beside(layout, tensors, name)
+            continue
+        require_shape(name, place, known.tensor.shape)
+        require_dtype(name, place, dtypes)
+        if place.dtype == quantized.DTYPE:
+            quantized.require_scales(tensors, name)
     row_gradient.check(layout.tables, tensors, dtypes, upload=upload)
 
 
@@ -104,6 +95,16 @@ def gather(layout: Layout, tensors: Tensors, blocks: Blocks) -> list[Stretch | T
             values = _copied(layout, plan.run, tensors, blocks)
         gradient.append(Stretch(plan.run, values))
     return [*gradient, *row_gradient.gather(layout.tables, tensors, blocks)] if layout.tables else gradient
+
+
+def _require_beside(layout: Layout, tensors: Tensors, name: str) -> None:
+    """What is no dense tensor must be of a table, which is looked at later, or the scales of something."""
+    if name in layout.wire_dtypes:
+        return
+    scaled = name.removesuffix(SCALE_SUFFIX)
+    if scaled == name or not (scaled in layout.by_name or scaled in layout.tables):
+        raise UnknownTensor(f"tensor {name!r} is not part of the model", tensor=name)
+    quantized.require_scaled(tensors, name)
 
 
 def stretches(gradient: Gradient) -> list[Stretch]:
@@ -225,7 +226,6 @@ def _copied(layout: Layout, run: Run, tensors: Tensors, blocks: Blocks) -> NDArr
     arena = layout.arenas[run.arena]
     values = blocks.take((run.stop - run.start) * ITEM_BYTES[arena.dtype]).view(arena.numpy_dtype)
     for place in layout.places[run.first : run.last]:
-        sent = tensors.table[place.tensor.name]
         out = values[place.start - run.start : place.stop - run.start]
-        widen(tensors[place.tensor.name], sent.dtype, arena.numpy_dtype, out=out)
+        quantized.numbers(tensors, place.tensor.name, arena.numpy_dtype, out)
     return values

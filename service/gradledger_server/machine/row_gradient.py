@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradledger_server.blocks import Blocks
-from gradledger_server.dtypes import NUMPY_DTYPE, widen
+from gradledger_server.dtypes import NUMPY_DTYPE
 from gradledger_server.entries import Placement, Tensors
-from gradledger_server.errors import NonFinite, WrongDtype, WrongRows, WrongShape
+from gradledger_server.errors import NonFinite, WrongRows, WrongShape
+from gradledger_server.machine import quantized
+from gradledger_server.machine.placements import require_dtype, require_shape
 from gradledger_server.machine.tables import ROWS_OF_PUSH, DeclaredTable, Tables
 
 Rows = NDArray[np.int64]
@@ -39,7 +41,7 @@ class Touched:
 
 
 def check(tables: Tables, tensors: Tensors, dtypes: Sequence[str], *, upload: bool) -> None:
-    """Raises WrongRows, WrongShape or WrongDtype unless what the body holds of tables fits them.
+    """Raises WrongRows, WrongShape, WrongDtype or WrongScale unless what the body holds of tables fits them.
 
     An upload may bring a whole table, and names no row twice; a push brings whole ones in mode dense only.
     """
@@ -49,16 +51,13 @@ def check(tables: Tables, tensors: Tensors, dtypes: Sequence[str], *, upload: bo
             continue
         if values is None:
             raise WrongRows(f"{table.ids_name!r} names rows, but {name!r} is not in the body", tensor=name)
-        _require_dtype(name, values, dtypes)
+        require_dtype(name, values, dtypes)
         if ids is None:
             _require_whole(table, values, upload=upload)
-            continue
-        _require_dtype(table.ids_name, ids, ("I64",))
-        _require_shapes(table, values, ids)
-        rows = _ids(table, tensors)
-        require_rows(table, rows)
-        if upload:
-            _require_settable(table, rows)
+        else:
+            _require_some(table, tensors, upload=upload)
+        if values.dtype == quantized.DTYPE:
+            quantized.require_scales(tensors, name)
 
 
 def gather(tables: Tables, tensors: Tensors, blocks: Blocks) -> list[Touched]:
@@ -68,7 +67,7 @@ def gather(tables: Tables, tensors: Tensors, blocks: Blocks) -> list[Touched]:
         sent = tensors.table.get(name)
         if sent is None:
             continue
-        values = widen(tensors[name], sent.dtype, table.numpy_dtype)
+        values = quantized.numbers(tensors, name, table.numpy_dtype)
         rows: Rows | None = None
         if table.ids_name in tensors.table:
             rows, values = summed(_ids(table, tensors), values.reshape(-1, table.width), blocks)
@@ -148,16 +147,6 @@ def _ids(table: DeclaredTable, tensors: Tensors) -> Rows:
     return np.frombuffer(tensors[table.ids_name], NUMPY_DTYPE["I64"])
 
 
-def _require_dtype(name: str, sent: Placement, dtypes: Sequence[str]) -> None:
-    if sent.dtype not in dtypes:
-        raise WrongDtype(
-            f"tensor {name!r} has dtype {sent.dtype}; expected one of {', '.join(dtypes)}",
-            tensor=name,
-            got=sent.dtype,
-            expected=list(dtypes),
-        )
-
-
 def _require_whole(table: DeclaredTable, values: Placement, *, upload: bool) -> None:
     if not upload and table.mode != "dense":
         raise WrongRows(
@@ -166,13 +155,17 @@ def _require_whole(table: DeclaredTable, values: Placement, *, upload: bool) -> 
             hint=f"Send {table.ids_name} as I64 [k] beside {table.name} [k, …]; a table in mode {table.mode} "
             "takes no dense gradient, which would touch every row and cost as much.",
         )
-    if values.shape != table.shape:
-        raise WrongShape(
-            f"table {table.name!r} has shape {list(values.shape)}; expected {list(table.shape)}",
-            tensor=table.name,
-            got=list(values.shape),
-            expected=list(table.shape),
-        )
+    require_shape(table.name, values, table.shape)
+
+
+def _require_some(table: DeclaredTable, tensors: Tensors, *, upload: bool) -> None:
+    values, ids = tensors.table[table.name], tensors.table[table.ids_name]
+    require_dtype(table.ids_name, ids, ("I64",))
+    _require_shapes(table, values, ids)
+    rows = _ids(table, tensors)
+    require_rows(table, rows)
+    if upload:
+        _require_settable(table, rows)
 
 
 def _require_shapes(table: DeclaredTable, values: Placement, ids: Placement) -> None:
@@ -182,15 +175,8 @@ def _require_shapes(table: DeclaredTable, values: Placement, ids: Placement) -> 
             tensor=table.ids_name,
             got=list(ids.shape),
         )
-    expected = (ids.shape[0], *table.shape[1:])
-    if values.shape != expected:
-        raise WrongShape(
-            f"tensor {table.name!r} has shape {list(values.shape)}; expected {list(expected)}: "
-            f"a row for each of the {ids.shape[0]} in {table.ids_name!r}",
-            tensor=table.name,
-            got=list(values.shape),
-            expected=list(expected),
-        )
+    why = f"a row for each of the {ids.shape[0]} in {table.ids_name!r}"
+    require_shape(table.name, values, (ids.shape[0], *table.shape[1:]), why)
     if ids.shape[0] > ROWS_OF_PUSH:
         raise WrongRows(
             f"{table.ids_name!r} names {ids.shape[0]} rows; at most {ROWS_OF_PUSH} fit one body",

@@ -238,7 +238,7 @@ def check_tensor(name: str, shape: Sequence[int], dtype: str) -> None:
         raise InvalidSpec(
             f"parameters.{name}: dtype is {dtype!r}; expected one of {', '.join(PARAMETER_DTYPES)}",
             field=f"parameters.{name}.dtype",
-            hint="Master weights are F32 or F64; gradients may also be F16 or BF16.",
+            hint="Master weights are F32 or F64; gradients may also be F16, BF16 or I8.",
         )
     if (
         any(extent < 0 for extent in shape)

@@ -14,7 +14,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from gradledger_server.dtypes import NUMPY_DTYPE
+from gradledger_server.dtypes import NUMPY_DTYPE, SCALE_SUFFIX
 from gradledger_server.entries import Tensors
 from gradledger_server.errors import BodyTooLarge, MalformedBody, NonFinite, UnknownTensor, WrongDtype
 from gradledger_server.wire import safetensors, strict
@@ -22,6 +22,8 @@ from gradledger_server.wire import safetensors, strict
 MEDIA_TYPE = "application/json"
 DTYPES = ("F32", "F64", "I64")
 RANK_MAX = 32
+
+_NO_SCALES = f"JSON has the numbers themselves; I8 with scales is sent as {safetensors.MEDIA_TYPE}."
 
 
 def parse(body: bytes | memoryview, limit_bytes: int | None = None) -> dict[str, Any]:
@@ -52,7 +54,11 @@ def tensors(named: Mapping[str, object], dtypes: Mapping[str, str]) -> Tensors:
     """
     for name in named:
         if name not in dtypes:
-            raise UnknownTensor(f"there is no tensor {strict.shown(name)}", tensor=name)
+            raise UnknownTensor(
+                f"there is no tensor {strict.shown(name)}",
+                hint=_NO_SCALES if name.endswith(SCALE_SUFFIX) else None,
+                tensor=name,
+            )
     arrays = [
         (name, dtype, _array(name, named[name], dtype)) for name, dtype in dtypes.items() if name in named
     ]
