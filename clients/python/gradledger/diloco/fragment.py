@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from gradledger import errors
+from gradledger.compression import Residual, Wire
 from gradledger.membership import Membership
 from gradledger.model import Model
 from gradledger.receipt import Receipt
@@ -54,8 +55,9 @@ class Sent:
 class Fragment:
     """`anchor` is what pseudo-gradients are measured from, `weight` how much was seen since the last push."""
 
-    def __init__(self, model: Model, names: tuple[str, ...]) -> None:
+    def __init__(self, model: Model, names: tuple[str, ...], wire: Wire | None = None) -> None:
         self.model = model
+        self.residual = None if wire is None else Residual(wire)
         self.names = names
         self.anchor: Params = {}
         self.step = 0
@@ -89,8 +91,13 @@ class Fragment:
         return params
 
     def push(self, local: Params, due: int) -> None:
-        """Sends off what was learned since the anchor; `settle` tells what became of it."""
+        """Sends off what was learned since the anchor; `settle` tells what became of it.
+
+        Raises ValueError for numbers that are not finite where they are to be compressed.
+        """
         gradient = {name: self.anchor[name] - local[name] for name in self.names}
+        if self.residual is not None:  # once, so that a push that is sent again has the same bytes
+            gradient = self.residual.compressed(gradient)
         sent = Sent(self._sequence + 1, gradient, local, self.weight, due)
         sent.answer = _in_background(lambda: self._deliver(sent))
         self.sent, self.weight = sent, 0.0
@@ -120,6 +127,8 @@ class Fragment:
             self._take_back(sent)
         else:
             self.sent, self._sequence = None, settled.receipt.sequence or sent.sequence
+            if self.residual is not None:
+                self.residual.settle()
         self.step = self.model.step or 0
         return settled
 

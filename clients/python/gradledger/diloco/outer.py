@@ -79,8 +79,9 @@ class OuterLoop:
         """Says that an inner step was made, on `weight` tokens or examples; answers the receipts of rounds.
 
         A push is weighted by what was said since the last one of its fragment. Raises the service's refusals,
-        and ConnectionFailed when the service did not answer in the time allowed for retries. Either way the
-        local parameters are what they were, and nothing is lost: go on with the next inner step if you like.
+        ValueError for numbers that cannot be compressed, and ConnectionFailed when the service did not answer
+        in the time allowed for retries. In each case the local parameters are what they were and nothing is
+        lost: go on with the next inner step if you like.
         """
         if not 0 <= weight < math.inf:
             raise ValueError(f"weight is {weight}; expected how many tokens or examples, 0 or more")
@@ -175,7 +176,7 @@ class OuterLoop:
         except ModelExists as error:
             error.add_note("All workers must name the same parameters, fragments, outer, groups and sync.")
             raise
-        return Fragment(model, tuple(params))
+        return Fragment(model, tuple(params), options.get("wire"))
 
 
 def _receipts(settled: Settled | None) -> list[Receipt]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,38 @@ def test_a_push_that_arrived_is_not_made_again(
         first, second = outer.step(weight=3)
         assert first.replayed and (first.sequence, second.sequence) == (1, 2)
     np.testing.assert_array_equal(running.model(name).pull()["w"], start()["w"] + np.float32(0.375))
+
+
+@pytest.mark.parametrize("losing", ["requests", "answers"])
+@pytest.mark.parametrize("wire", ["int8", "bf16"])
+def test_what_compression_loses_is_not_lost_with_the_connection(
+    far: Client, cutting: Cutting, name: str, wire: Any, losing: str
+) -> None:
+    """global = start + learned + what is still in the residual, whatever happened on the way."""
+    params = {"w": np.linspace(-1, 1, 300).astype(np.float32)}
+    learned = params["w"].astype(np.float64)
+    drawn = np.random.default_rng(1)
+    with OuterLoop(params, client=far, name=name, every=2, outer=AVERAGING, wire=wire) as outer:
+        for inner_step in range(1, 17):
+            walked = drawn.normal(size=300).astype(np.float32)
+            params["w"] += walked
+            learned += walked
+            cutting.losing = losing if inner_step in (4, 6, 10) else None
+            with suppress(ConnectionFailed):
+                outer.step()
+        residual = outer.fragments[0].residual
+        assert residual is not None and 0 < np.abs(residual.lost["w"]).max() < 0.1
+        np.testing.assert_allclose(params["w"], learned + residual.lost["w"], rtol=0, atol=1e-5)
+
+
+def test_what_is_not_finite_cannot_be_compressed(running: Client, name: str) -> None:
+    params = start()
+    with OuterLoop(params, client=running, name=name, every=1, wire="int8") as outer:
+        params["w"][0] = np.inf
+        with pytest.raises(ValueError, match="not finite"):
+            outer.step(weight=2)
+        params["w"][0] = 1.0
+        assert outer.step(weight=2)[0].sequence == 1
 
 
 def test_others_go_on_and_what_comes_late_still_counts(

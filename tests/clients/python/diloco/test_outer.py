@@ -170,6 +170,7 @@ def test_a_refusal_leaves_local_work_and_weight_as_they_were(running: Client, na
         ({"overlap": 5}, "overlap is 5"),
         ({"overlap": -1}, "overlap is -1"),
         ({"mixing": 0.5}, "mixing is 0.5"),
+        ({"wire": "int4"}, "wire is 'int4'"),
         ({"overlap": 1, "mixing": 1.5}, "mixing is 1.5"),
     ],
 )
