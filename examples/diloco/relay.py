@@ -65,8 +65,8 @@ class Relay:
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 to_service.transport.abort()
-        except OSError:
-            pass  # the service is not there: the client sees its connection break
+        except (OSError, asyncio.CancelledError):
+            pass  # the service is not there, or the relay ends: the client sees its connection break
         finally:
             writer.transport.abort()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradledger.diloco.division import divide, groups_within, model_name, refuse_idle_groups
@@ -14,6 +14,7 @@ SIZES = st.dictionaries(st.text(min_size=1, max_size=5), st.integers(0, 10**9), 
 
 
 @given(SIZES, st.data())
+@settings(deadline=None)
 def test_every_tensor_is_in_one_part_and_every_part_has_one(
     nbytes: dict[str, int], data: st.DataObject
 ) -> None:
@@ -30,6 +31,7 @@ def test_every_tensor_is_in_one_part_and_every_part_has_one(
 
 
 @given(SIZES, st.integers(0, 9), st.data())
+@settings(deadline=None)
 def test_the_order_of_declaration_plays_no_part(
     nbytes: dict[str, int], seed: int, data: st.DataObject
 ) -> None:
@@ -39,15 +41,15 @@ def test_the_order_of_declaration_plays_no_part(
     assert divide({name: nbytes[name] for name in names}, count) == divide(nbytes, count)
 
 
-@given(SIZES, st.data())
+@given(SIZES.filter(lambda sizes: len(sizes) > 1), st.data())
+@settings(deadline=None)
 def test_other_numbers_of_parts_never_agree_on_all_they_share(
     nbytes: dict[str, int], data: st.DataObject
 ) -> None:
     """So whoever divides differently is refused by a model that exists."""
-    one, other = data.draw(
-        st.tuples(*[st.integers(1, len(nbytes))] * 2).filter(lambda pair: pair[0] != pair[1])
-    )
-    assert any(a != b for a, b in zip(divide(nbytes, one), divide(nbytes, other), strict=False))
+    few = data.draw(st.integers(1, len(nbytes) - 1))
+    many = data.draw(st.integers(few + 1, len(nbytes)))
+    assert any(a != b for a, b in zip(divide(nbytes, few), divide(nbytes, many), strict=False))
 
 
 def test_by_hand() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from gradledger import Client, ConnectionFailed
-from gradledger.diloco import OuterLoop
+from gradledger.diloco import OuterLoop, fragment
 from tests.clients.python.diloco.conftest import Cutting
 from tests.service import Service
 
@@ -152,11 +152,38 @@ def test_a_gradient_too_stale_is_computed_anew_on_what_the_others_made(running: 
     np.testing.assert_array_equal(running.model(name).pull()["w"], start()["w"] + np.float32(1.25))
 
 
+def test_who_is_no_member_any_more_joins_and_pushes(service: Service, running: Client, name: str) -> None:
+    params = start()
+    with OuterLoop(params, client=running, name=name, worker="w0", every=1, outer=AVERAGING) as outer:
+        assert service.request("DELETE", f"/v1/models/{name}/workers/w0").status == 204
+        params["w"] += np.float32(0.25)
+        assert [receipt.sequence for receipt in outer.step()] == [1]
+    np.testing.assert_array_equal(running.model(name).pull()["w"], start()["w"] + np.float32(0.25))
+
+
+def test_who_comes_back_awaits_the_round_its_earlier_push_is_in(
+    running: Client, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fragment, "WAIT_S", 1.0)
+    params, other = start(), start()
+    common: dict[str, Any] = {"client": running, "name": name, "every": 1, "outer": AVERAGING}
+    earlier = OuterLoop(start(), worker="w0", **common).__enter__()
+    with OuterLoop(other, worker="other", **common) as outer, ThreadPoolExecutor(1) as pool:
+        earlier.fragments[0].model.push_only({"w": np.array([-0.5, -0.5], np.float32)}, base=0)
+        later = pool.submit(OuterLoop(params, worker="w0", **common).__enter__)
+        time.sleep(1.5)
+        assert not later.done(), "longer than one request waits"
+        assert outer.step()[0].step == 1
+        with later.result() as again:
+            np.testing.assert_array_equal(params["w"], start()["w"] + np.float32(0.25))
+            assert again.fragments[0].step == 1
+
+
 WORKER = """
 import sys, time
 import numpy as np
 from gradledger import Client
-from gradledger.diloco import OuterLoop
+from gradledger.diloco import OuterLoop, fragment
 
 url, name = sys.argv[1:]
 params = {"w": np.zeros(2, np.float32)}
