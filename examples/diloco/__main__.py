@@ -26,7 +26,7 @@ from examples.diloco.transformer import LENGTH
 from gradledger_server.demo.processes import Crew, DemoFailed, Service, interrupt_on_terminate
 
 MB = 1e6
-ROWS = 12  # of the table, at most, for each way
+ROWS = 14  # of the table, at most, for each way
 
 
 def main(arguments: Sequence[str]) -> int:
