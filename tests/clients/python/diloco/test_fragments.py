@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gradledger import Client, ConnectionFailed, errors
-from gradledger.diloco import OuterLoop
+from gradledger.diloco import Fragment, OuterLoop
 from tests.clients.python.diloco.conftest import Cutting
 
 AVERAGING = {"rule": "sgd", "lr": 1.0}
@@ -167,6 +167,56 @@ def test_who_comes_later_is_in_step_with_its_first_turn(running: Client, name: s
                 [theirs] = told.result(30)
                 assert (mine.step, mine.fate) == (theirs.step, "merged")
     assert [fragment.step for fragment in late.fragments] == [4, 4, 3]
+
+
+def test_who_comes_into_an_open_round_begins_after_it(running: Client, name: str) -> None:
+    common: dict[str, Any] = {"client": running, "name": name, "every": 1, "outer": AVERAGING}
+    mine, theirs, newest = start(), start(), start()
+    with (
+        OuterLoop(mine, worker="a", **common) as outer,
+        OuterLoop(theirs, worker="b", **common) as other,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        learn(mine, 1.0)
+        waits = pool.submit(outer.step)
+        while running.model(name).workers()["round"]["waiting"] != ["a"]:
+            time.sleep(0.02)
+        comes = pool.submit(OuterLoop(newest, worker="c", **common).__enter__)
+        time.sleep(0.3)
+        assert not comes.done()
+        other.step()
+        waits.result(30)
+        with comes.result(30) as late:
+            assert late.fragments[0].step == 1
+            np.testing.assert_array_equal(newest["a"], np.full(3, 2.5))
+
+
+def test_a_turn_that_belongs_to_another_fragment_by_now_is_left_to_it(running: Client, name: str) -> None:
+    """Fragment 0 went on without this worker, whose push of it was part of a later step than it knew."""
+    sync = {"mode": "buffered", "take": 2}
+    options: dict[str, Any] = {
+        "every": 2,
+        "fragments": 2,
+        "outer": AVERAGING,
+        "sync": sync,
+        "patience_s": 0.2,
+    }
+    params = start()
+    with OuterLoop(params, client=running, name=name, **options) as outer:
+        first, second = outer.fragments
+
+        def push(fragment: Fragment) -> None:
+            nothing = {key: np.zeros_like(params[key]) for key in fragment.names}
+            running.model(fragment.model.name, "other").push_only(nothing)
+
+        push(first)
+        push(first)
+        assert outer.step() == [] and outer.step() == []
+        push(first)
+        push(second)
+        [receipt] = outer.step()
+        assert (receipt.step, first.step, first.sent) == (2, 2, None)
+        assert outer.step()[0].step == 1 and second.sent is not None
 
 
 def test_who_was_away_for_a_round_finds_back_into_step(
