@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo serve landscapes test lint types pytest format bench bits gpu-check openapi docs crash \
+.PHONY: help install demo serve landscapes diloco test lint types pytest format bench bits gpu-check openapi docs crash \
 	simulate clean
 
 VENV := .venv
@@ -11,6 +11,11 @@ PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check -qq install --co
 INSTALLED := $(VENV)/.installed
 BENCH_INSTALLED := $(VENV)/.installed-bench
 GPU_INSTALLED := $(VENV)/.installed-gpu
+TORCH_INSTALLED := $(VENV)/.installed-torch
+
+# What the tests may have besides: with EXTRAS=torch those that need PyTorch run as well.
+EXTRAS ?=
+EXTRAS_INSTALLED := $(EXTRAS:%=$(VENV)/.installed-%)
 
 # The first Python on the path that is new enough and can make a virtual environment; override with PYTHON=…
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -42,17 +47,20 @@ serve: install ## Start the service with its own embedded Valkey on http://127.0
 landscapes: install ## Let every rule walk over five landscapes and draw it in landscapes/ (ARGS=… for the drawing)
 	@$(BIN)/python -m examples.landscapes $(ARGS)
 
-test: lint types pytest ## Check format, lint and types, then run the whole test suite
+diloco: install $(TORCH_INSTALLED) ## Train a transformer with four workers, data parallel and DiLoCo: loss by bytes (ARGS=…)
+	@$(BIN)/python -m examples.diloco $(ARGS)
+
+test: lint types pytest ## Check format, lint and types, then run the whole test suite (EXTRAS=torch)
 
 lint: install ## Check format and lint
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 
-types: install ## Check types, strictly
+types: install $(EXTRAS_INSTALLED) ## Check types, strictly
 	$(BIN)/mypy
 
 # Two processes, whole files each: a file's servers start once, and no file shares a server with another.
-pytest: install ## Run the tests alone (ARGS=… for pytest)
+pytest: install $(EXTRAS_INSTALLED) ## Run the tests alone (ARGS=… for pytest)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 format: install ## Format the code and mend what lint can mend
@@ -79,6 +87,11 @@ $(GPU_INSTALLED): $(INSTALLED)
 $(BENCH_INSTALLED): $(INSTALLED)
 	@echo 'Installing what only the benchmarks need'
 	@$(PIP_INSTALL) --no-build-isolation --editable '.[bench]'
+	@touch $@
+
+$(TORCH_INSTALLED): $(INSTALLED)
+	@echo 'Installing PyTorch (a minute or two)'
+	@$(PIP_INSTALL) --no-build-isolation --editable '.[torch]'
 	@touch $@
 
 openapi: install ## Write openapi/openapi.json again

@@ -17,6 +17,7 @@ PROMISED = {
     "format",
     "bench",
     "bits",
+    "diloco",
     "gpu-check",
     "openapi",
     "crash",
@@ -45,8 +46,14 @@ def test_make_test_checks_format_lint_and_types_and_runs_the_tests() -> None:
         assert step in planned
 
 
-def test_continuous_integration_runs_make_test_and_nothing_else() -> None:
+def test_pytorch_is_installed_only_where_it_is_asked_for() -> None:
+    assert "torch" not in make("--dry-run", "test")
+    planned = make("--dry-run", "--assume-new", "pyproject.toml", "test", "EXTRAS=torch")
+    assert "'.[torch]'" in planned and planned.index("'.[torch]'") < planned.index("-m pytest")
+
+
+def test_continuous_integration_runs_make_test_with_pytorch_and_nothing_else() -> None:
     script = CHECKOUT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     lines = [line for line in script.read_text().splitlines() if line and not line.startswith("#")]
-    assert [line for line in lines if not line.startswith(("set ", "cd "))] == ["make test"]
+    assert [line for line in lines if not line.startswith(("set ", "cd "))] == ["make test EXTRAS=torch"]

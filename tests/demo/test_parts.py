@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from gradledger_server import demo
-from gradledger_server.demo import plot
+from gradledger_server.demo import plot, worker
 from gradledger_server.demo.processes import Crew, DemoFailed, Service
 from gradledger_server.demo.progress import Tally
 
@@ -60,7 +60,7 @@ def test_a_service_that_cannot_start_is_quoted(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_fails_is_quoted_and_the_others_end(tmp_path: Path) -> None:
-    crew = Crew("not a url", "digits", 2, 1, tmp_path)
+    crew = Crew(worker.__name__, worker.options("not a url", "digits", 2, 1), tmp_path)
     try:
         with pytest.raises(DemoFailed, match=r"worker w\d ended with 1; it said:\n"):
             while not crew.done():

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -73,29 +74,26 @@ class Service:
 
 
 class Crew:
-    """The worker processes, and what they tell: one dict for each acknowledged push, in `told`."""
+    """The worker processes, and what they tell: each line of JSON on their standard output, in `told`.
 
-    def __init__(self, url: str, model: str, workers: int, epochs: int, logs: Path) -> None:
+    Worker i is `python -m <module>` with `options[i]`; what else it says is in `logs`.
+    """
+
+    def __init__(self, module: str, options: Sequence[Sequence[str]], logs: Path) -> None:
         self.told: queue.Queue[dict[str, Any]] = queue.Queue()
-        self._logs = [logs / f"w{index}.log" for index in range(workers)]
+        self._logs = [logs / f"w{index}.log" for index in range(len(options))]
         self._processes: list[subprocess.Popen[bytes]] = []
         self._readers: list[threading.Thread] = []
-        common = ["--url", url, "--model", model, "--workers", str(workers), "--epochs", str(epochs)]
         try:
-            for index, path in enumerate(self._logs):
-                self._hire([*common, "--index", str(index)], path)
+            for given, path in zip(options, self._logs, strict=True):
+                self._hire(["-m", module, *given], path)
         except BaseException:
             self.dismiss()
             raise
 
-    def _hire(self, options: list[str], path: Path) -> None:
+    def _hire(self, arguments: list[str], path: Path) -> None:
         with path.open("wb") as log:
-            process = _start(
-                ["-m", "gradledger_server.demo.worker", *options],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-            )
+            process = _start(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
         self._processes.append(process)
         assert process.stdout is not None
         reader = threading.Thread(target=self._listen, args=(process.stdout,), daemon=True)
@@ -127,6 +125,16 @@ class Crew:
             for stream in (process.stdin, process.stdout):
                 if stream is not None:
                     stream.close()
+
+
+def end_with_parent() -> None:
+    """Ends this process with the one that started it: when its standard input closes."""
+
+    def watch() -> None:
+        sys.stdin.read()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def tail(path: Path, lines: int = 15) -> str:

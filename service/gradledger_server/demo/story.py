@@ -14,10 +14,9 @@ from rich.console import Console
 from rich.live import Live
 
 from gradledger import Client, GradledgerError, Model
-from gradledger_server.demo import digits, plot
+from gradledger_server.demo import digits, plot, worker
 from gradledger_server.demo.processes import Crew, DemoFailed, Service, interrupt_on_terminate
 from gradledger_server.demo.progress import Tally
-from gradledger_server.demo.worker import pushes_per_epoch
 
 WORKERS = 4
 ACCURACY_PROMISED = 0.96
@@ -44,7 +43,7 @@ def tell(*, seconds: float, plot: Path, data_dir: Path | None, epochs: int) -> i
 
 def _play(console: Console, place: Path, picture: Path, ends_at: float, epochs: int) -> None:
     train, test = digits.load()
-    tally = Tally(WORKERS * epochs * pushes_per_epoch(len(train.y), WORKERS))
+    tally = Tally(WORKERS * epochs * worker.pushes_per_epoch(len(train.y), WORKERS))
     with ExitStack() as cleanup:
         service = Service(place, place / "service.log")
         cleanup.callback(service.stop)
@@ -54,7 +53,7 @@ def _play(console: Console, place: Path, picture: Path, ends_at: float, epochs: 
         )
         client = cleanup.enter_context(Client(service.url, timeout_s=10, retry_for_s=20))
         model = client.create(f"digits-{token_hex(3)}", digits.initial(), OPTIMIZER, schedule=SCHEDULE)
-        crew = Crew(service.url, model.name, WORKERS, epochs, place)
+        crew = Crew(worker.__name__, worker.options(service.url, model.name, WORKERS, epochs), place)
         cleanup.callback(crew.dismiss)
         with Live(tally, console=console, refresh_per_second=8, transient=True):
             _train(console, tally, crew, service, model, test, ends_at)

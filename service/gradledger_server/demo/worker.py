@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import sys
-import threading
 
 import numpy as np
 
 from gradledger import Client
 from gradledger_server.demo import digits
+from gradledger_server.demo.processes import end_with_parent
 
 BATCH = 32
 
@@ -51,9 +49,10 @@ def work(url: str, model: str, index: int, workers: int, epochs: int) -> None:
                 print(json.dumps(told), flush=True)
 
 
-def _end_with_parent() -> None:
-    sys.stdin.read()
-    os._exit(1)
+def options(url: str, model: str, workers: int, epochs: int) -> list[list[str]]:
+    """The command line of each worker."""
+    common = ["--url", url, "--model", model, "--workers", str(workers), "--epochs", str(epochs)]
+    return [[*common, "--index", str(index)] for index in range(workers)]
 
 
 def main() -> None:
@@ -63,7 +62,7 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     for number in ("--index", "--workers", "--epochs"):
         parser.add_argument(number, type=int, required=True)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     work(**vars(parser.parse_args()))
 
 
