@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from itertools import takewhile
 
 import pytest
 
@@ -33,7 +34,7 @@ def answering(pieces: list[bytes], seen: list[bytes], accepted: list[int] | None
     def talk(connection: socket.socket) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with connection, connection.makefile("rb") as lines:
-            while (head := b"".join(iter(lines.readline, b"\r\n"))) and b"HTTP/1.1" in head:
+            while head := b"".join(takewhile(lambda line: line.strip(), iter(lines.readline, b""))):
                 length = int(head.partition(b"Content-Length: ")[2].split()[0])
                 seen.append(lines.read(length))
                 for piece in pieces:
