@@ -34,7 +34,7 @@ def answering(pieces: list[bytes], seen: list[bytes], accepted: list[int] | None
     def talk(connection: socket.socket) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with connection, connection.makefile("rb") as lines:
-            while head := b"".join(takewhile(lambda line: line.strip(), iter(lines.readline, b""))):
+            while head := b"".join(takewhile(lambda line: line != b"\r\n", iter(lines.readline, b""))):
                 length = int(head.partition(b"Content-Length: ")[2].split()[0])
                 seen.append(lines.read(length))
                 for piece in pieces:
