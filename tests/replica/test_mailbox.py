@@ -264,3 +264,28 @@ def test_a_model_is_prepared_on_a_thread(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(specs, "expand", expand)
     asyncio.run(told())
     assert expanded_on and threading.main_thread() not in expanded_on
+
+
+def test_nobody_looks_after_the_leases_of_a_deleted_model() -> None:
+    """An alarm that rings for ever would keep a core busy, and the model in memory."""
+
+    async def story(post: Post) -> None:
+        spec: dict[str, Any] = {"optimizer": {"rule": "sgd"}, "sync": {"mode": "bsp"}}
+        post.world.create("rounds", {"w": (2,)}, {"w": np.zeros(2, np.float32)}, **spec)
+        hot, rings = post.world.hot("rounds"), 0
+        mailbox = Mailbox(hot, post.threads)
+        # Joined before time began: its lease has long run out.
+        await mailbox.run(lambda hot: hot.playback.model.rounds.join("a", 0))
+        time_out = hot.time_out
+
+        def ring(now_ms: int) -> None:
+            nonlocal rings
+            rings += 1
+            time_out(now_ms)
+
+        hot.time_out = ring  # type: ignore[method-assign]
+        post.world.delete("rounds")
+        await asyncio.sleep(0.3)
+        assert 1 <= rings <= 2
+
+    run(story)

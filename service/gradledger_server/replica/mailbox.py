@@ -41,7 +41,7 @@ class Mailbox:
         self._played = asyncio.Event()
         self._heard = self._cursors
         self._settled = self.hot.playback.settled
-        self._released = False
+        self._released = self._deleted = False
         self._others = hot.playback.heard
         self._others_at = float("-inf")  # when another replica's entry was last heard, on the loop's clock
         self.streams = 0  # of events, to clients
@@ -228,7 +228,7 @@ class Mailbox:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        due_ms = self.hot.deadline_ms
+        due_ms = None if self._deleted else self.hot.deadline_ms
         if due_ms is not None:
             loop, in_s = asyncio.get_running_loop(), due_ms / 1000 - time.time()
             self._alarm = loop.call_later(max(in_s, after_s), lambda: loop.create_task(self._time_out()))
@@ -237,7 +237,8 @@ class Mailbox:
         try:
             await self.run(lambda hot: hot.time_out(time.time_ns() // 1_000_000))
         except ModelNotFound:
-            return
+            self._deleted = True
+            self._set_alarm()
         except GradledgerError:  # the server is away: once more, but not at once
             self._set_alarm(after_s=1.0)
 
