@@ -35,10 +35,14 @@ class Cadence:
     tick_s: float = 0.5
 
     def due(self, hot: Hot, quiet_s: float) -> bool:
+        """Asked of every model at every tick and after every push, so what costs most is asked last."""
         played = hot.playback
-        grown = played.unsaved_bytes > max(self.log_ratio * hot.model.nbytes, self.log_floor_bytes)
-        return played.unsaved_entries > 0 and (
-            grown or played.unsaved_entries > self.log_entries or quiet_s > self.quiet_s
+        if not played.unsaved_entries:
+            return False
+        if played.unsaved_entries > self.log_entries or quiet_s > self.quiet_s:
+            return True
+        return played.unsaved_bytes > self.log_floor_bytes and (
+            played.unsaved_bytes > self.log_ratio * hot.model.nbytes
         )
 
 
