@@ -144,7 +144,11 @@ def test_a_dead_worker_is_given_up_once_by_whichever_replica(pair: Pair, mode: s
         worker.finish()
     left = [e["worker"] for e in entries(pair[0], model) if e["kind"] == "leave" and e["worker"] == "d"]
     assert left == ["d"], "its lease runs out once, whosever alarm rang first"
-    assert {receipt["fate"] for worker in workers for receipt in worker.receipts} == {"merged"}
+    # Where the machine stalls for a lease the living are given up too, and that overtakes a push on its way.
+    given_up = {e["worker"] for e in entries(pair[0], model) if e["kind"] == "leave"}
+    for worker in workers:
+        fates = {receipt["fate"] for receipt in worker.receipts}
+        assert fates <= ({"merged", "rejected"} if worker.name in given_up - {"d"} else {"merged"})
     require_one_truth(pair, model, workers)
 
 
