@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -101,6 +102,7 @@ def test_validation_text_is_trained_on_by_nobody_and_shares_are_apart() -> None:
     assert sum(stretch in trained for stretch in held_out) <= len(held_out) // 20
 
 
+@pytest.mark.skipif("GRADLEDGER_TRAIN" not in os.environ, reason="two minutes: make test GRADLEDGER_TRAIN=1")
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_both_ways_train_through_a_live_service(tmp_path: Path) -> None:
