@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradledger_server.kernels.cpu import CpuDevice
+from gradledger_server.kernels.kernel import Bound, bound
 from gradledger_server.kernels.trace import Program
 
 Host = npt.NDArray[Any]
@@ -66,6 +67,9 @@ class Kernel:
 
     def __call__(self, out: Any, w: Any, g: Any, slots: Sequence[Any], scalars: Sequence[float]) -> None:
         self._right(_inside(out), _inside(w), _inside(g), [_inside(slot) for slot in slots], scalars)
+
+    def bind(self, w: Any, slots: Sequence[Any]) -> Bound:
+        return bound(self, w, slots)
 
 
 class Elsewhere:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 Json = Mapping[str, Any]
 
@@ -26,7 +26,7 @@ class Placement:
     stop: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)  # not frozen, which would be the larger half of making one
 class Tensors:
     """Named tensors over one block of bytes; views, never copies.
 
@@ -67,8 +67,7 @@ class Upload:
     at_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Push:
+class Push(NamedTuple):
     """A worker's gradient, validated: names, shapes and dtypes fit the model and every number is finite.
 
     (`worker`, `sequence`) names it; without a worker, `key` may (an Idempotency-Key). `base` is the step
@@ -158,8 +157,7 @@ class Delete:
 Entry = Create | Upload | Push | Metric | Configure | Join | Leave | Close | Quarantine | Delete
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """An entry as the log keeps it: its facts as canonical JSON, and its tensor bytes (empty if none).
 
     `meta` holds the digest of `payload`, so a chain over metas vouches for the payloads too.
@@ -169,8 +167,7 @@ class Record:
     payload: memoryview
 
 
-@dataclass(frozen=True, slots=True)
-class Logged:
+class Logged(NamedTuple):
     """A record at its place: `chain` = sha1(previous chain + meta), hex. Equal chains, equal logs."""
 
     offset: int

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import uvicorn
 
-from gradledger_server.api.landing import LANDING
+from gradledger_server.api.whole import LANDING
 from gradledger_server.server import PROTOCOL
 
 SEEN: list[Any] = []

@@ -49,7 +49,7 @@ class Post:
             "m", {"w": (2,)}, {"w": np.zeros(2, np.float32)}, optimizer={"rule": "sgd", "lr": 1.0}
         )
         self.threads = ThreadPoolExecutor(4)
-        self.mailbox = Mailbox(self.world.hot("m"), self.threads)
+        self.mailbox = Mailbox(self.world.hot("m"), self.store.async_log(), self.threads)
 
     def push(self, worker: str, sequence: int, number: float = 1.0) -> Coroutine[Any, Any, Answer]:
         gradient = {"w": np.array([number, 0], np.float32)}
@@ -273,7 +273,7 @@ def test_nobody_looks_after_the_leases_of_a_deleted_model() -> None:
         spec: dict[str, Any] = {"optimizer": {"rule": "sgd"}, "sync": {"mode": "bsp"}}
         post.world.create("rounds", {"w": (2,)}, {"w": np.zeros(2, np.float32)}, **spec)
         hot, rings = post.world.hot("rounds"), 0
-        mailbox = Mailbox(hot, post.threads)
+        mailbox = Mailbox(hot, post.store.async_log(), post.threads)
         # Joined before time began: its lease has long run out.
         await mailbox.run(lambda hot: hot.playback.model.rounds.join("a", 0))
         time_out = hot.time_out

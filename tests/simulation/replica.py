@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from typing import NamedTuple
 
 from gradledger_server.blocks import Blocks
@@ -56,7 +55,7 @@ class Replica:
 
     def push(self, push: Push, now_ms: int) -> Receipt | GradledgerError | Gap:
         """As the service does it: objections by what the replica knows, the log's word, the receipt."""
-        push = replace(push, at_ms=now_ms + self.ahead_ms)
+        push = push._replace(at_ms=now_ms + self.ahead_ms)
         if (push.base or 0) > self.model.step or arrivals.objection(self.model, push) is not None:
             self.catch_up()  # the worker has been at a replica that knows more
         if (objection := arrivals.objection(self.model, push)) is not None:

@@ -29,7 +29,7 @@ from gradledger_server.api import (
     workers,
 )
 from gradledger_server.api.context import Context, Limits
-from gradledger_server.api.express import Express
+from gradledger_server.api.lane import Lane
 from gradledger_server.api.telemetry import Metrics, Telemetry
 from gradledger_server.replica import Replica
 
@@ -53,9 +53,9 @@ ROUTERS = (
 
 
 def create_door(replica: Opened, limits: Limits, counted: Metrics) -> ASGIApp:
-    """The whole door: telemetry, then the fast lane, then the app."""
-    app = create_app(replica, limits, counted)
-    return Telemetry(Express(app), counted)
+    """The whole door: telemetry, then the fast lane, then the app. To its `lane` leads a shortcut."""
+    lane = Lane(create_app(replica, limits, counted), counted)
+    return Telemetry(lane, lane, counted)
 
 
 def create_app(replica: Opened, limits: Limits, counted: Metrics) -> FastAPI:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
-from gradledger_server.api.landing import LANDING
+from gradledger_server.api.whole import LANDING, Whole
 from gradledger_server.blocks import Blocks
 from gradledger_server.errors import BodyTooLarge, LengthRequired, MalformedRequest
 
@@ -19,6 +19,8 @@ async def receive(request: Request, limit_bytes: int, blocks: Blocks) -> memoryv
     Raises LengthRequired, BodyTooLarge; MalformedRequest, which nobody will read, if the client hangs up.
     """
     length = declared_length(request, limit_bytes)
+    if isinstance(request, Whole):
+        return request.whole
     landing = request.scope.get("extensions", {}).get(LANDING)
     if landing is not None and length > LANDED_BYTES:
         body = blocks.take(length).data

@@ -9,6 +9,7 @@ from typing import Literal
 
 from fastapi import Request
 
+from gradledger_server.api.whole import once
 from gradledger_server.errors import MalformedRequest, NotAcceptable, UnsupportedMediaType
 
 Form = Literal["json", "safetensors"]
@@ -27,6 +28,7 @@ MAX_WAIT_S = 60
 _QUALITY = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")
 
 
+@once
 def form_of_body(request: Request) -> Form:
     """The form the Content-Type names; raises UnsupportedMediaType."""
     coding = request.headers.get("content-encoding", "identity")
@@ -46,13 +48,18 @@ def form_of_body(request: Request) -> Form:
     return form
 
 
-def form_of_answer(request: Request, default: Form, *, no_json: str | None = None) -> Chosen:
+@once
+def form_of_answer(request: Request, default: Form) -> Chosen:
     """The form and media type the Accept header likes best (RFC 9110, 12.5.1).
 
-    Between equals the one it names itself wins, then `default`. `no_json` is the reason why JSON is not
-    offered, if it is not. Raises NotAcceptable.
+    Between equals the one it names itself wins, then `default`. Raises NotAcceptable.
     """
-    return _form_of_answer(_listed(request, "accept") or "*/*", default, no_json)
+    return _form_of_answer(_listed(request, "accept") or "*/*", default, None)
+
+
+def form_but_json(request: Request, why: str) -> Chosen:
+    """The same where JSON is not offered, and why. Raises NotAcceptable."""
+    return _form_of_answer(_listed(request, "accept") or "*/*", "safetensors", why)
 
 
 @lru_cache(maxsize=256)
@@ -72,6 +79,7 @@ def _form_of_answer(accept: str, default: Form, no_json: str | None) -> Chosen:
     return MEDIA_TYPES[best], best
 
 
+@once
 def preferences(request: Request) -> Mapping[str, str]:
     """The Prefer header's preferences (RFC 7240), such as {"return": "minimal", "wait": "20"}."""
     return _preferences(_listed(request, "prefer"))
@@ -87,6 +95,7 @@ def _preferences(prefer: str) -> Mapping[str, str]:
     return found
 
 
+@once
 def wait_s(request: Request) -> int:
     """Seconds the client would wait for news; 0 if it did not say, at most MAX_WAIT_S."""
     value = preferences(request).get("wait", "0")

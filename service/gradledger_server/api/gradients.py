@@ -15,6 +15,7 @@ from gradledger_server.api.forms import Chosen, Form, form_of_body, preferences,
 from gradledger_server.api.parameters import body_limit
 from gradledger_server.api.problems import responses as problems
 from gradledger_server.api.schemas import PushFacts, PushRequest, read
+from gradledger_server.api.whole import Whole
 from gradledger_server.dtypes import ITEM_BYTES
 from gradledger_server.entries import Placement, Tensors
 from gradledger_server.errors import Invalid, MalformedRequest
@@ -24,6 +25,9 @@ from gradledger_server.wire import json_form
 router = APIRouter(tags=["gradients"])
 
 KEY = re.compile(r"[!-~]{1,255}")
+USUAL = re.compile(
+    r"worker=([A-Za-z0-9][A-Za-z0-9._:-]{0,127})&sequence=([1-9][0-9]{0,14})(?:&base=(0|[1-9][0-9]{0,14}))?"
+)
 WHOLE = re.compile(r"-?[0-9]{1,20}")
 NUMBER = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,40})?([eE][-+]?[0-9]{1,3})?")
 
@@ -51,10 +55,9 @@ async def push(request: Request, model: ModelName, served: Served) -> Response:
     mailbox = await served.replica.shelf.open(model)
     laps.end("queue")
     chosen = _form_of_answer(request, form, mailbox)
-    tensors, facts = await _read(request, form, mailbox, served, laps)
+    tensors, sender = await _read(request, form, mailbox, served, laps)
     if chosen is not None and mailbox.hot.model.layout.tables:
         chosen = _form_of_answer(request, form, mailbox, tensors)  # now that its rows are known
-    sender = _sender(request, facts)
     if_match = request.headers.get("if-match")
     seconds = wait_s(request)
     answer: Answer = await served.replica.on(
@@ -64,23 +67,23 @@ async def push(request: Request, model: ModelName, served: Served) -> Response:
     waits = answer.receipt.fate == "waiting"
     response = responses.waiting(answer, model) if waits else responses.pushed(answer, chosen)
     laps.end("respond")
-    response.headers["Server-Timing"] = laps.header
+    response.raw_headers.append((b"server-timing", laps.header.encode()))
     return response
 
 
 async def _read(
     request: Request, form: Form, mailbox: Mailbox, served: Context, laps: Laps
-) -> tuple[Tensors, PushFacts]:
-    query = _query(request)
+) -> tuple[Tensors, Sender]:
     if form == "safetensors":
-        facts = read(PushFacts, query, error=Invalid)
+        sender = _in_query(request)
         body = await receive(request, body_limit(mailbox, served), served.replica.blocks)
         laps.end("receive")
-        return await served.decode(body), facts
+        return await served.decode(body), sender
     body = await receive(request, served.limits.max_json_bytes, served.replica.blocks)
     laps.end("receive")
-    dtypes = mailbox.hot.model.layout.wire_dtypes
-    return await served.understand(body, lambda body: _from_json(body, query, dtypes))
+    dtypes, query = mailbox.hot.model.layout.wire_dtypes, _query(request)
+    tensors, facts = await served.understand(body, lambda body: _from_json(body, query, dtypes))
+    return tensors, _sender(request, facts)
 
 
 def _from_json(
@@ -135,6 +138,14 @@ def name_of(request: Request, worker: str | None, sequence: int | None) -> str |
     return None if worker is not None else key
 
 
+def _in_query(request: Request) -> Sender:
+    """What the query says of a push, read in one go where it says the usual in the usual order."""
+    usual = USUAL.fullmatch(request.head.query) if isinstance(request, Whole) else None
+    if usual is None:
+        return _sender(request, read(PushFacts, _query(request), error=Invalid))
+    return Sender(usual[1], int(usual[2]), None, None if usual[3] is None else int(usual[3]))
+
+
 def _query(request: Request) -> dict[str, object]:
     """The push's facts in the query, typed as JSON would have them."""
     members: dict[str, object] = {}
@@ -153,8 +164,7 @@ def _number(text: str) -> object:
 
 
 def _count(served: Context, answer: Answer, tensors: Tensors) -> None:
-    metrics, receipt = served.metrics, answer.receipt
-    metrics.pushes.labels("replayed" if answer.replayed else receipt.fate).inc()
-    metrics.received_bytes.inc(len(tensors.payload))
-    if receipt.staleness is not None and not answer.replayed:
-        metrics.staleness.observe(receipt.staleness)
+    fate, staleness = answer.receipt.fate, answer.receipt.staleness
+    if answer.replayed:
+        fate, staleness = "replayed", None
+    served.metrics.count(fate, len(tensors.payload), staleness)

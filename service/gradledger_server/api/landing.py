@@ -21,9 +21,11 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
+from gradledger_server.api.lane import Lane
 from gradledger_server.api.protocol import Protocol
+from gradledger_server.api.shortcut import Shortcut
+from gradledger_server.api.whole import LANDING
 
-LANDING = "gradledger.landing"
 Landing = Callable[[memoryview], Awaitable[None]]
 
 JOINED_BYTES = 64 << 10
@@ -42,6 +44,9 @@ class LandingProtocol(asyncio.BufferedProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self._http = _Parsed(self, config, server_state, app_state, _loop)
+        lane: Lane | None = getattr(config.loaded_app, "lane", None)
+        self._shortcut = None if lane is None else Shortcut(lane, self._http)
+        self._http.shortcut = self._shortcut
         self._rest: memoryview | None = None  # of the block, while a body is landing
         self._landed: asyncio.Future[None] | None = None
 
@@ -50,7 +55,9 @@ class LandingProtocol(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._rest is None:
-            self._http.data_received(bytes(ROOM[:nbytes]))
+            data = bytes(ROOM[:nbytes])
+            if self._shortcut is None or not self._shortcut.takes(data):
+                self._http.data_received(data)
             return
         self._rest = self._rest[nbytes:]
         if not self._rest:
@@ -91,6 +98,8 @@ class LandingProtocol(asyncio.BufferedProtocol):
         self._rest = None
         if self._landed is not None and not self._landed.done():
             self._landed.set_exception(ClientDisconnect())
+        if self._shortcut is not None:
+            self._shortcut.lost()
         self._http.connection_lost(exc)
 
     def eof_received(self) -> None:
@@ -146,7 +155,7 @@ class _Parsed(Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """The connection begins, and its heads wait for their bodies."""
-        self._joined = _Joined(transport)
+        self.wire, self._joined = transport, _Joined(transport)
         super().connection_made(cast("asyncio.Transport", self._joined))
 
     def on_response_complete(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -40,7 +39,7 @@ async def post_metric(request: Request, model: ModelName, served: Served) -> Res
     async def work(mailbox: Mailbox) -> dict[str, Any]:
         reported: Reported = await served.replica.report(mailbox, wanted.value, sender)
         receipt = {
-            **asdict(reported.receipt),
+            **reported.receipt._asdict(),
             "epoch": mailbox.hot.epoch,
             "replayed": reported.replayed,
         }

@@ -7,6 +7,7 @@ import secrets
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gradledger_server.api import problems
+from gradledger_server.api.shortcut import Shortcut
 from gradledger_server.errors import MalformedRequest
 
 HEAD_BYTES = 64 << 10  # of a request line and its headers, to within what arrives at once
@@ -21,6 +22,8 @@ class Protocol(HttpToolsProtocol):
     """uvicorn's, with our words for what its parser refuses."""
 
     _head_bytes: int | None = 0  # of the head being read; None while a body is
+    shortcut: Shortcut | None = None
+    _rests_since: float | None = None  # on the loop's clock; None while a request is at work
     _chunked = False  # no route takes a body of unknown length, and its trailers would have no end either
 
     def data_received(self, data: bytes) -> None:
@@ -59,7 +62,50 @@ class Protocol(HttpToolsProtocol):
         self.transport.write(head.encode() + body)
         self.transport.close()
 
+    @property
+    def idle(self) -> bool:
+        """Whether the next byte begins a request, and none is at work."""
+        at_rest = self.cycle is None or self.cycle.response_complete
+        return self._head_bytes == 0 and not self._chunked and at_rest
+
+    @property
+    def default_headers(self) -> list[tuple[bytes, bytes]]:
+        """What every answer says."""
+        return self.server_state.default_headers
+
+    def begins(self) -> None:
+        """Something arrived that is not for the parser."""
+        self._rests_since = None
+
+    def ends(self) -> None:
+        """A request was answered that the parser did not see."""
+        self.server_state.total_requests += 1
+        self.flow.resume_reading()
+        self._rests_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._wait_for_more(self.timeout_keep_alive)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Hangs up on whoever has been silent for long; the timer is not set anew for each request."""
+        self.timeout_keep_alive_task = None
+        rested_s = None if self._rests_since is None else self.loop.time() - self._rests_since
+        if rested_s is None or rested_s < self.timeout_keep_alive:
+            self._wait_for_more(self.timeout_keep_alive - (rested_s or 0.0))
+        else:
+            super().timeout_keep_alive_handler()
+
+    def on_response_complete(self) -> None:
+        """An answer ends here."""
+        self._rests_since = self.loop.time()
+        super().on_response_complete()
+
+    def _wait_for_more(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
     def shutdown(self) -> None:
         """Tells those who wait for news that there will be none from here."""
         self.app_state["leaving"].set()
-        super().shutdown()
+        if self.shortcut is not None and self.shortcut.busy:
+            self.shortcut.leave()
+        else:
+            super().shutdown()

@@ -12,7 +12,7 @@ from fastapi import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gradledger_server.api.forms import JSON, Chosen, Form, form_of_answer
+from gradledger_server.api.forms import JSON, Chosen, Form, form_but_json, form_of_answer
 from gradledger_server.replica import Answer, Published, Receipt, TableRows
 from gradledger_server.wire import json_form, safetensors
 
@@ -32,10 +32,12 @@ class Parts(Response):
         self.parts = _joined([memoryview(part) for part in parts])
         self.status_code = 200
         self.background = None
-        self.media_type = media_type
         self.body = b""
-        self.init_headers(headers)
-        self.headers["content-length"] = str(sum(part.nbytes for part in self.parts))
+        nbytes = sum(part.nbytes for part in self.parts)
+        self.raw_headers = [(b"content-type", media_type.encode()), (b"content-length", b"%d" % nbytes)]
+        self.raw_headers += [
+            (name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()
+        ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
@@ -47,6 +49,8 @@ class Parts(Response):
 
 def _joined(parts: Sequence[memoryview]) -> list[memoryview]:
     """The same bytes, small neighbours as one piece."""
+    if sum(part.nbytes for part in parts) <= JOINED_BYTES:
+        return [memoryview(b"".join(parts))]
     joined: list[memoryview] = []
     for small, run in groupby(parts, lambda part: part.nbytes <= JOINED_BYTES):
         pieces = list(run)
@@ -61,7 +65,7 @@ def json(members: Mapping[str, Any], status: int = 200, headers: Mapping[str, st
 
 def not_modified(published: Published, view: str) -> Response:
     """304: the client has this version of the view."""
-    return Response(None, 304, headers=_version(published) | {"ETag": published.etag_of(view)})
+    return Response(None, 304, headers=_version(published) | {"etag": published.etag_of(view)})
 
 
 def choose_form(request: Request, nbytes: int, default: Form) -> Chosen:
@@ -69,7 +73,7 @@ def choose_form(request: Request, nbytes: int, default: Form) -> Chosen:
     if nbytes <= JSON_ANSWER_BYTES:
         return form_of_answer(request, default)
     many = f"{nbytes} bytes are too many for JSON; the limit is {JSON_ANSWER_BYTES}"
-    return form_of_answer(request, "safetensors", no_json=many)
+    return form_but_json(request, many)
 
 
 def parameters(published: Published, chosen: Chosen) -> Response:
@@ -116,7 +120,7 @@ def pushed(answer: Answer, chosen: Chosen | None) -> Response:
         for read in answer.rows:
             arrays |= read.arrays()
         return json({"receipt": receipt, "step": published.step, "parameters": arrays}, headers=headers)
-    headers["Receipt"] = orjson.dumps(receipt).decode()
+    headers["receipt"] = orjson.dumps(receipt).decode()
     if not answer.rows:
         return Parts([published.header, published.block], media_type, headers)
     shaped, parts = _laid_out(answer.rows)
@@ -181,4 +185,4 @@ def _left_out(published: Published) -> dict[str, str]:
 
 
 def _version(published: Published) -> dict[str, str]:
-    return {"ETag": published.etag, "Vary": "Accept", "Cache-Control": "no-cache"}
+    return {"etag": published.etag, "vary": "Accept", "cache-control": "no-cache"}

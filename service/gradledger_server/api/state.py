@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from gradledger_server.api import documents
 from gradledger_server.api.context import ModelName, Served
-from gradledger_server.api.forms import form_of_answer
+from gradledger_server.api.forms import form_but_json
 from gradledger_server.api.problems import responses as problems
 from gradledger_server.api.responses import Parts
 from gradledger_server.replica import Mailbox
@@ -19,7 +19,7 @@ router = APIRouter(tags=["state"])
 @router.get("/v1/models/{model}/state", responses=documents.TENSORS | problems(404, 406, 503))
 async def state(request: Request, model: ModelName, served: Served) -> Response:
     """Parameters (`param/<name>`), slots (`<slot>/<name>`) and update counts (`t/<name>`) of one step."""
-    _, media_type = form_of_answer(request, "safetensors", no_json="the state is bytes")
+    _, media_type = form_but_json(request, "the state is bytes")
 
     async def work(mailbox: Mailbox) -> Response:
         published, image = await served.replica.copy(mailbox)

@@ -6,18 +6,22 @@ import asyncio
 import re
 import secrets
 import time
+from collections import Counter as Counted
 from functools import cache
+from itertools import count
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gradledger_server.replica import Replica
 
-REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_PROCESS, _COUNT = secrets.token_hex(4), count()  # together they name a request
 NOTE_S = 1.0
+NOTED = 1000  # before they are counted
 _LATENCY_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60)
 
 
@@ -38,6 +42,9 @@ class Metrics:
             buckets=_LATENCY_S,
             registry=self.registry,
         )
+        self._times: list[tuple[str, str, int, float]] = []
+        self._pushes: list[tuple[str, int, int | None]] = []
+        self._timers = cache(lambda *labels: self.requests.labels(*map(str, labels)))
         self.pushes = Counter(
             "gradledger_pushes_total", "Pushes answered, by fate.", ("fate",), registry=self.registry
         )
@@ -63,8 +70,33 @@ class Metrics:
             multiprocess_mode="livesum",
         )
 
+    def time(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Notes how long a request took."""
+        self._times.append((method, route, status, seconds))
+        if len(self._times) >= NOTED:
+            self._settle()
+
+    def count(self, fate: str, nbytes: int, staleness: int | None) -> None:
+        """Notes a push's answer, and its staleness if it was applied just now."""
+        self._pushes.append((fate, nbytes, staleness))
+        if len(self._pushes) >= NOTED:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Counts what was noted: all at once it is a fraction of one by one."""
+        times, self._times = self._times, []
+        for method, route, status, seconds in times:
+            self._timers(method, route, status).observe(seconds)
+        pushes, self._pushes = self._pushes, []
+        for fate, answered in Counted(fate for fate, _, _ in pushes).items():
+            self.pushes.labels(fate).inc(answered)
+        self.received_bytes.inc(sum(nbytes for _, nbytes, _ in pushes))
+        for staleness in (steps for _, _, steps in pushes if steps is not None):
+            self.staleness.observe(staleness)
+
     def note(self, replica: Replica) -> None:
-        """Takes down what this process holds now."""
+        """Takes down what this process has counted and holds now."""
+        self._settle()
         self.models.set(len(replica.shelf.loaded()))
         self.shelved_bytes.set(replica.blocks.shelved_bytes)
 
@@ -87,16 +119,15 @@ def bury(pid: int, shared: Path) -> None:
 class Telemetry:
     """ASGI middleware: names each request, times it, and echoes its name in X-Request-ID."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self.app = app
-        self._timer = cache(lambda method, route, status: metrics.requests.labels(method, route, str(status)))
+    def __init__(self, app: ASGIApp, lane: object, metrics: Metrics) -> None:
+        self.app, self.lane, self._metrics = app, lane, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request_id = _request_id(scope)
-        scope.setdefault("state", {})["request_id"] = request_id
+        name = request_id(Headers(scope=scope))
+        scope.setdefault("state", {})["request_id"] = name
         started = time.perf_counter()
         status = 500
 
@@ -104,18 +135,19 @@ class Telemetry:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+                MutableHeaders(scope=message)["X-Request-ID"] = name
             await send(message)
 
         try:
             await self.app(scope, receive, named)
         finally:
             route = getattr(scope.get("route"), "path", "unknown")
-            self._timer(scope["method"], route, status).observe(time.perf_counter() - started)
+            self._metrics.time(scope["method"], route, status, time.perf_counter() - started)
 
 
-def _request_id(scope: Scope) -> str:
-    for name, value in scope["headers"]:
-        if name == b"x-request-id" and REQUEST_ID.fullmatch(value):
-            return str(value.decode())
-    return secrets.token_hex(8)
+def request_id(headers: Headers) -> str:
+    """The client's name for its request, if it gave a good one, or a new one."""
+    given = headers.get("x-request-id")
+    if given is not None and REQUEST_ID.fullmatch(given):
+        return given
+    return f"{_PROCESS}{next(_COUNT):012x}"

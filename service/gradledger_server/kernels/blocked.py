@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from gradledger_server.kernels.arrays import Array, require_fit
+from gradledger_server.kernels.kernel import Bound, bound
 from gradledger_server.kernels.operations import OPERATIONS
 from gradledger_server.kernels.trace import Program
 
@@ -59,6 +60,10 @@ class BlockedKernel:
                 places |= {row: scratch[row, :length] for row in range(self.rows)}
                 for move in self.moves:
                     move.ufunc(*(places[operand] for operand in move.operands), out=places[move.place])
+
+    def bind(self, w: Array, slots: Sequence[Array]) -> Bound:
+        """The kernel for arrays that stay where they are."""
+        return bound(self, w, slots)
 
 
 def plan(program: Program) -> tuple[list[Move], int]:

@@ -74,11 +74,11 @@ class CpuDevice:
     def sum_of_squares(self, array: Array) -> float:
         if not self.compiled:
             return reductions.sum_of_squares(array)
-        if array.dtype not in self._sums:
+        known = self._sums.get(array.dtype)
+        if known is None:
             with self._making:
-                if array.dtype not in self._sums:
-                    self._sums[array.dtype] = SumOfSquares(array.dtype, self._crew)
-        return self._sums[array.dtype](array)
+                known = self._sums.setdefault(array.dtype, SumOfSquares(array.dtype, self._crew))
+        return known(array)
 
     def product(self, a: Array, b: Array) -> Array:
         """The canonical matrix product."""

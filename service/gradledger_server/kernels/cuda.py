@@ -21,6 +21,7 @@ from gradledger_server.errors import DeviceFull, DeviceUnavailable
 from gradledger_server.kernels.arrays import require_fit, require_flat
 from gradledger_server.kernels.cpu import CpuDevice
 from gradledger_server.kernels.kept import KERNELS, Kept
+from gradledger_server.kernels.kernel import Bound, bound
 from gradledger_server.kernels.nvrtc import function
 from gradledger_server.kernels.operations import OPERATIONS
 from gradledger_server.kernels.reductions import BLOCK, LANES, ROWS, halve
@@ -96,6 +97,10 @@ class CudaKernel:
             cast = [self.dtype.type(x) for x in scalars]
         grid = (-(-out.size // _THREADS),)  # up to 2^31 - 1, so up to 5e11 elements
         self._launch(grid, (_THREADS,), (out, w, g, *slots, *cast, np.int64(out.size)))
+
+    def bind(self, w: Any, slots: Sequence[Any]) -> Bound:
+        """The kernel for arrays that stay where they are."""
+        return bound(self, w, slots)
 
 
 class CudaDevice:

@@ -19,3 +19,18 @@ class Kernel(Protocol):
         All arrays have the kernel's dtype and one length; slices of larger arrays are welcome. `scalars` is
         `program.evaluate(…)`, float64, cast here once. Raises ValueError where the arrays do not fit.
         """
+
+    def bind(self, w: Array, slots: Sequence[Array]) -> Bound:
+        """The kernel for arrays that stay where they are, `w` updated in place. Raises ValueError."""
+
+
+class Bound(Protocol):
+    """A kernel that knows all its arrays but the gradient."""
+
+    def __call__(self, g: Array, scalars: Sequence[float]) -> None:
+        """One update. Raises ValueError where the gradient does not fit."""
+
+
+def bound(kernel: Kernel, w: Array, slots: Sequence[Array]) -> Bound:
+    """`kernel.bind` where nothing is gained by it."""
+    return lambda g, scalars: kernel(w, w, g, slots, scalars)

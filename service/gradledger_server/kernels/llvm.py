@@ -20,8 +20,9 @@ from typing import Any
 import llvmlite.binding as llvm
 import numpy as np
 
-from gradledger_server.kernels.arrays import CACHE_LINE_BYTES, Array, address, require_fit
+from gradledger_server.kernels.arrays import CACHE_LINE_BYTES, Array, address, require_fit, require_flat
 from gradledger_server.kernels.crew import Crew
+from gradledger_server.kernels.kernel import Bound, bound
 from gradledger_server.kernels.operations import OPERATIONS
 from gradledger_server.kernels.trace import Program, Step
 
@@ -70,7 +71,7 @@ class LlvmKernel:
         self.compiled = Compiled(spell(program, dtype))
         pointers = [ctypes.c_void_p] * (len(program.inputs) + 2)
         self._typecode = self.dtype.char
-        self._run = self.compiled.function("rule", *pointers, ctypes.c_int64)
+        self.run = self.compiled.function("rule", *pointers, ctypes.c_int64)
 
     def __call__(
         self, out: Array, w: Array, g: Array, slots: Sequence[Array], scalars: Sequence[float]
@@ -83,12 +84,37 @@ class LlvmKernel:
         size = self.dtype.itemsize
 
         def run(start: int, stop: int) -> None:
-            self._run(*(base + start * size for base in starts), numbers, stop - start)
+            self.run(*(base + start * size for base in starts), numbers, stop - start)
 
         if out.nbytes < 2 * PART_BYTES:
             run(0, out.size)
         else:
             self.crew.spread(run, parts(starts[0], out.size, size))
+
+    def bind(self, w: Array, slots: Sequence[Array]) -> Bound:
+        """The kernel for arrays that stay where they are; what does not change is checked once."""
+        require_fit(self.program, self.dtype, w, w, w, slots)
+        if w.nbytes >= 2 * PART_BYTES:
+            return bound(self, w, slots)
+        return _LlvmBound(self, w, slots)
+
+
+class _LlvmBound:
+    """One thread's pass over arrays whose addresses are known; it keeps them alive."""
+
+    def __init__(self, kernel: LlvmKernel, w: Array, slots: Sequence[Array]) -> None:
+        self._kernel, self._held = kernel, (w, *slots)
+        self._w, *self._slots = (address(array) for array in self._held)
+        self._dtype, self._size, self._run = kernel.dtype, w.size, kernel.run
+
+    def __call__(self, g: Array, scalars: Sequence[float]) -> None:
+        """One update of `w` in place."""
+        if g.size != self._size:
+            raise ValueError(f"the gradient has {g.size} elements, expected {self._size}")
+        require_flat(g, self._dtype)
+        cast = array(self._dtype.char, scalars)
+        numbers, _ = cast.buffer_info()
+        self._run(self._w, self._w, address(g), *self._slots, numbers, self._size)
 
 
 def parts(base: int, count: int, itemsize: int) -> list[tuple[int, int]]:

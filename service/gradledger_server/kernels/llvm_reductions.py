@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gradledger_server.kernels.arrays import Array, address, require_flat, zeros
+from gradledger_server.kernels.arrays import Array, address, require_flat
 from gradledger_server.kernels.crew import Crew
 from gradledger_server.kernels.llvm import PART_BYTES, TYPES, Compiled
 from gradledger_server.kernels.reductions import BLOCK, LANES, ROWS, filled, halve
@@ -30,7 +30,11 @@ class SumOfSquares:
         """The canonical sum of the squares of a flat, contiguous array."""
         require_flat(array, self.dtype)
         whole = array.size // BLOCK
-        sums = zeros(-(-array.size // BLOCK), np.float64)
+        if whole == 1 and array.size == BLOCK:
+            total = ctypes.c_double()
+            self._run(address(array), ctypes.byref(total), 1)
+            return total.value
+        sums = np.empty(-(-array.size // BLOCK))
         self._sum_blocks(array, sums, whole)
         if whole < sums.size:
             self._sum_blocks(filled(array[whole * BLOCK :]), sums[whole:], 1)

@@ -19,11 +19,12 @@ import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
-from decimal import Context, Decimal
-from functools import lru_cache, partial, wraps
+from functools import partial, wraps
 from typing import Any, Protocol
 
 import numpy as np
+
+from gradledger_server.kernels import powers
 
 
 class Value(Protocol):
@@ -43,17 +44,6 @@ class Value(Protocol):
     def __le__(self, other: Any, /) -> Any: ...
     def __neg__(self) -> Value: ...
     def __abs__(self) -> Value: ...
-
-
-# 40 digits round to the right float64 but for one case in about 10^20; nothing traps, so a tiny result is 0.
-_WIDE = Context(prec=40, Emin=-9999, Emax=9999, traps=[])
-
-
-@lru_cache(maxsize=4096)  # the tensors of a model mostly share their t
-def _power(base: float, exponent: float) -> float:
-    if base == 0.0:
-        return 1.0 if exponent == 0.0 else 0.0
-    return float(_WIDE.power(Decimal(base), Decimal(exponent)))
 
 
 def divide(left: float, right: float) -> float:
@@ -177,7 +167,7 @@ OPERATIONS = {
             "{0} != 0 ? {1} : {2}",
         ),
         Operation("copy", float, np.positive, "bitcast {type} {0} to {type}", "{0}"),
-        Operation("power", _power),
+        Operation("power", powers.power),
     )
 }
 

@@ -6,10 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gradledger_server.machine.gradient import Gradient, Stretch, cut, stretches
+from gradledger_server.kernels.device import Array
+from gradledger_server.kernels.kernel import Bound
+from gradledger_server.machine.gradient import Gradient, Run, Stretch, cut, stretches
 from gradledger_server.machine.model import Model
 from gradledger_server.machine.step import Update
+from gradledger_server.machine.ways import Fused
 from gradledger_server.optim import chain
+
+BOUND_KEPT = 1024
 
 
 def advance(model: Model, gradient: Gradient, update: Update) -> tuple[float, float]:
@@ -37,28 +42,47 @@ def _advance_arenas(model: Model, parts: Sequence[Stretch], update: Update) -> N
 
 def _advance(model: Model, stretch: Stretch, after: Sequence[object], update: Update) -> None:
     run, step = stretch.run, model.steps[stretch.run.arena]
-    here, places = slice(run.start, run.stop), model.slot_places[run.arena]
     model.updates[run.first : run.last] += 1
-    shape = model.layout.places[run.first].tensor.shape
+    t, lr = int(model.updates[run.first]), model.rate(model.layout.arenas[run.arena].group) * update.slowed
+    if isinstance(step.way, Fused) and model.weights.stay and not step.draws:
+        bound = model.bound.get(run) or _bind(model, run, step.way)
+        now = {"t": t, "s": update.s, "lr": lr, "norm": update.norm}
+        bound(model.device.to_device(stretch.values), step.way.folded(now))
+        return
+    places, shape = model.slot_places[run.arena], model.layout.places[run.first].tensor.shape
     step.advance(
-        after[run.arena][here],  # type: ignore[index]  # arrays of the device
-        model.weights.arenas[run.arena][here],
+        after[run.arena][run.start : run.stop],  # type: ignore[index]  # arrays of the device
+        model.weights.arenas[run.arena][run.start : run.stop],
         model.device.to_device(stretch.values),
-        [
-            slot[places.here(name, run.first, run.last)]
-            for name, slot in zip(places.names, model.slots[run.arena], strict=True)
-        ],
-        t=int(model.updates[run.first]),
-        lr=model.rate(model.layout.arenas[run.arena].group) * update.slowed,
+        _slots(model, run),
+        t=t,
+        lr=lr,
         update=update,
         start=run.start,
         shapes=[shape, shape, *(places.shape(name, run.first) for name in places.names)],
     )
 
 
+def _bind(model: Model, run: Run, way: Fused) -> Bound:
+    weights = model.weights.arenas[run.arena][run.start : run.stop]
+    if len(model.bound) >= BOUND_KEPT:  # clients choose which tensors they send together
+        model.bound.clear()
+    model.bound[run] = way.kernel.bind(weights, _slots(model, run))
+    return model.bound[run]
+
+
+def _slots(model: Model, run: Run) -> list[Array]:
+    places, slots = model.slot_places[run.arena], model.slots[run.arena]
+    return [
+        slot[places.here(name, run.first, run.last)] for name, slot in zip(places.names, slots, strict=True)
+    ]
+
+
 def _parts(model: Model, stretch: Stretch) -> list[Stretch]:
     """The stretch as it may be advanced in one go: tensor by tensor, or as far as tensors share their t."""
     whole = stretch.run
+    if whole.last - whole.first == 1:
+        return [stretch]
     apart = model.steps[whole.arena].way.whole
     return [
         Stretch(run, stretch.values[run.start - whole.start : run.stop - whole.start])

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 from gradledger_server.entries import Close, Leave, Push
 from gradledger_server.errors import (
@@ -37,10 +36,10 @@ def arrive(model: Model, offset: int, push: Push, gradient: Gradient) -> Receipt
     policy, receipt = model.rounds.policy, _receipt(model, offset, push)
     model.rounds.see(push.worker or "", push.at_ms)
     if (fate := _passed_over(model, push)) is not None:
-        return _noted(model, push, replace(receipt, fate=fate))
+        return _noted(model, push, receipt._replace(fate=fate))
     left_out = model.guard.left_out(push)
     if left_out is not None and policy.slack is None:  # nobody waits for what this worker gives
-        receipt = _noted(model, push, replace(receipt, fate=left_out))
+        receipt = _noted(model, push, receipt._replace(fate=left_out))
     elif policy.immediate:
         return _noted(model, push, _alone(model, offset, push, gradient, receipt))
     else:
@@ -121,7 +120,7 @@ def _alone(model: Model, offset: int, push: Push, gradient: Gradient, receipt: R
     settings = model.spec.transforms["accumulate"]
     accumulation.add(stretches(gradient), push.weight if settings["weighted"] else 1.0)
     if accumulation.pushes < settings["every"]:
-        return replace(receipt, fate="accumulated")
+        return receipt._replace(fate="accumulated")
     mean = accumulation.close()
     receipt = _applied(model, offset, push, mean, length(mean, model.device), receipt)
     accumulation.clear()
@@ -141,7 +140,7 @@ def _applied(
     update = Update(offset, model.step, norm, slowed)
     model.past.remember(model.step, model.weights)
     lr, clip_factor = advance(model, gradient, update)
-    return replace(receipt, fate="applied", step=model.step, lr=lr, clip_factor=clip_factor)
+    return receipt._replace(fate="applied", step=model.step, lr=lr, clip_factor=clip_factor)
 
 
 def _together(
@@ -150,10 +149,10 @@ def _together(
     """One step of several pushes, or of the one that waited for its turn, without those left out."""
     number = model.rounds.number if model.rounds.policy.take != 1 else None
     receipts = {
-        offset: replace(_receipt(model, offset, push), round=number) for offset, (push, _) in pushes.items()
+        offset: _receipt(model, offset, push)._replace(round=number) for offset, (push, _) in pushes.items()
     }
     left_out = {
-        held.offset: replace(receipts[held.offset], fate=held.left_out) for held in group if held.left_out
+        held.offset: receipts[held.offset]._replace(fate=held.left_out) for held in group if held.left_out
     }
     counted = {offset: pushes[offset] for offset in pushes if offset not in left_out}
     if not counted:
@@ -173,8 +172,7 @@ def _merged(
     update = Update(max(offsets), model.step, length(gradient, model.host))
     lr, clip_factor = advance(model, gradient, update)
     return {
-        offset: replace(
-            receipts[offset],
+        offset: receipts[offset]._replace(
             fate="merged" if index in chosen else "rejected",
             step=model.step,
             lr=lr,

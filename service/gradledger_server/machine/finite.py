@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 
@@ -35,7 +34,7 @@ def zeroed(gradient: Gradient) -> tuple[Gradient, int]:
     """A copy with 0 in place of what is not finite, and how many there were."""
     finite = [np.isfinite(part.values) for part in gradient]
     parts = [
-        replace(part, values=np.where(good, part.values, part.values.dtype.type(0)))
+        part._replace(values=np.where(good, part.values, part.values.dtype.type(0)))
         for part, good in zip(gradient, finite, strict=True)
     ]
     return parts, sum(int(good.size - np.count_nonzero(good)) for good in finite)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,8 +37,7 @@ class Reducer(Protocol):
     def at_home(self, array: Any) -> NDArray[Any]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(NamedTuple):
     """Adjacent tensors of one arena: elements `start:stop`, tensors `first:last` in wire order."""
 
     arena: int
@@ -48,8 +47,7 @@ class Run:
     last: int
 
 
-@dataclass(frozen=True, slots=True)
-class Stretch:
+class Stretch(NamedTuple):
     """The gradient of one run: a flat array in the arena's dtype."""
 
     run: Run
@@ -71,6 +69,8 @@ def check(layout: Layout, tensors: Tensors, *, upload: bool = False) -> None:
     Nothing is broadcast. With `upload` the tensors are values and not a gradient: a table may then come as a
     whole, and nothing as I8. What is not finite is for `norm` to find.
     """
+    if not upload and _fits(layout, _ByIdentity(tensors.table)):
+        return
     if not tensors.table:
         raise MalformedBody("the body holds no tensor", hint="Send at least one tensor of the model.")
     dtypes = VALUE_DTYPES if upload else GRADIENT_DTYPES
@@ -115,7 +115,7 @@ def stretches(gradient: Gradient) -> list[Stretch]:
 
 def norm(layout: Layout, gradient: Gradient, reducer: Reducer) -> float:
     """The Euclidean norm over all of it; raises NonFinite naming the first tensor at fault."""
-    total = sum(reducer.sum_of_squares(stretch.values) for stretch in gradient)
+    total = _total(gradient, reducer)
     if math.isfinite(total):
         return math.sqrt(total)
     for part in gradient:
@@ -128,12 +128,18 @@ def norm(layout: Layout, gradient: Gradient, reducer: Reducer) -> float:
 
 def length(gradient: Gradient, reducer: Reducer) -> float:
     """The same norm of what nobody can refuse any more, wherever it lies; infinite if a number is."""
-    total = sum(reducer.sum_of_squares(stretch.values) for stretch in gradient)
+    total = _total(gradient, reducer)
     if math.isfinite(total):
         return math.sqrt(total)
-    there = [replace(part, values=reducer.at_home(part.values)) for part in gradient]
+    there = [part._replace(values=reducer.at_home(part.values)) for part in gradient]
     finite = all(np.isfinite(part.values).all() for part in there)
     return _scaled_norm(there, reducer) if finite else math.inf
+
+
+def _total(gradient: Gradient, reducer: Reducer) -> float:
+    if len(gradient) == 1:
+        return reducer.sum_of_squares(gradient[0].values)
+    return sum(reducer.sum_of_squares(part.values) for part in gradient)
 
 
 def cut(layout: Layout, run: Run, facts: NDArray[Any]) -> Iterator[Run]:
@@ -199,6 +205,17 @@ def _plans(layout: Layout, keyed: _ByIdentity) -> tuple[_Plan, ...]:
             plans.append(_plan(layout, places[first:index], table))
             first = index
     return tuple(plans)
+
+
+@lru_cache(maxsize=16)
+def _fits(layout: Layout, keyed: _ByIdentity) -> bool:
+    """Whether any body with this header fits: all of it dense tensors that say all there is to check."""
+    return bool(keyed.table) and all(
+        (known := layout.by_name.get(name)) is not None
+        and place.shape == known.tensor.shape
+        and place.dtype in VALUE_DTYPES
+        for name, place in keyed.table.items()
+    )
 
 
 def _adjacent(before: Place, after: Place) -> bool:

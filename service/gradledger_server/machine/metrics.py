@@ -6,8 +6,8 @@ A metric is named like a push, by (worker, sequence) or a key, in a table of its
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gradledger_server.entries import Metric
 from gradledger_server.errors import NoPlateau, SequenceGap
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 Watches = Mapping[int, Watch]  # what each group's plateau schedule has seen
 
 
-@dataclass(frozen=True, slots=True)
-class MetricReceipt:
+class MetricReceipt(NamedTuple):
     """The fate of one metric. `lr` is the model's own after it; `reduced`: some group's is lower now."""
 
     fate: str

@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 from gradledger_server.blocks import Blocks
 from gradledger_server.entries import Json, Push
 from gradledger_server.kernels.device import Device
+from gradledger_server.kernels.kernel import Bound
 from gradledger_server.machine import spec as specs
 from gradledger_server.machine.accumulation import Accumulation
-from gradledger_server.machine.gradient import Gradient
+from gradledger_server.machine.gradient import Gradient, Run
 from gradledger_server.machine.guard import Guard
 from gradledger_server.machine.metrics import MetricReceipts, Watches, carried
 from gradledger_server.machine.receipts import Receipt, Receipts
@@ -22,6 +23,8 @@ from gradledger_server.machine.table import Table
 from gradledger_server.machine.weights import Array, Weights
 from gradledger_server.optim.schedules.catalog import learning_rate
 
+SMALL_BYTES = 256 << 10  # of parameters: a fused pass over them is shorter than a thread's turn
+
 
 class Model:
     """Mutable state, owned by whoever holds the model's lock.
@@ -32,7 +35,9 @@ class Model:
     `missing` names the tensors that have no values yet. `origin` tells this creation from any other;
     `uploaded` is the digest of the values as uploaded while no push has moved them. `watches` are what
     plateau schedules have seen, by group. `fates` are the receipts that the latest entry gave or changed, by
-    the offset of their push. `guard` knows who is quarantined, and which norms are usual.
+    the offset of their push. `guard` knows who is quarantined, and which norms are usual. `bound` has the
+    kernels of runs whose weights and slots stay where they are. `small` says that a push makes its step in
+    microseconds: at once, in one fused pass over little.
     """
 
     def __init__(self, expanded: Json, origin: str, device: Device, blocks: Blocks) -> None:
@@ -82,12 +87,20 @@ class Model:
         self.guard.configure(spec.guard)
         self.past.kept = spec.sync.staleness.history
         self.layout = spec.layout
+        self.bound: dict[Run, Bound] = {}
         self.steps = [
             Step.of(spec.groups[arena.group], index, arena.numpy_dtype, self.device)
             for index, arena in enumerate(spec.layout.arenas)
         ]
         for name, table in self.tables.items():
             table.configure(spec.groups[spec.layout.tables[name].group], self.host)
+        self.small = (
+            self.layout.nbytes <= SMALL_BYTES
+            and self.device.on_host
+            and self.rounds.policy.immediate
+            and not self.layout.tables
+            and not any(step.way.whole or step.draws for step in self.steps)
+        )
 
     @property
     def lr(self) -> float:

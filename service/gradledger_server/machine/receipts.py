@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
-from typing import Any, Generic, Protocol, Self, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
 from gradledger_server.errors import SequenceReused
 
@@ -18,8 +18,7 @@ RECEIPTS_KEPT = 64
 KEYS_KEPT_ENTRIES = 11_000
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(NamedTuple):
     """The fate of one push: "applied" and the step it made, or "accumulated" for one to come.
 
     `lr` is the model's own; groups may use another. `grad_norm` is the push's, before clipping; `clip_factor`
@@ -69,6 +68,7 @@ class Kind(Protocol):
     def offset(self) -> int: ...
     @property
     def sequence(self) -> int | None: ...
+    def __iter__(self) -> Iterator[Any]: ...
     @classmethod
     def repeated(cls, worker: str | None, sequence: int) -> Self: ...
 
@@ -149,7 +149,7 @@ class Table(Generic[R]):
                 identity,
                 pushes.last,
                 pushes.offset,
-                [[digest, _fields(receipt)] for digest, receipt in pushes.kept],
+                [[digest, list(receipt)] for digest, receipt in pushes.kept],
             ]
             for table in (self._workers, self._keys)
             for identity, pushes in table.items()
@@ -188,8 +188,3 @@ class Receipts(Table[Receipt]):
         for index, (_, known) in enumerate(pushes.kept):
             if known.offset == receipt.offset:
                 pushes.kept[index] = digest, receipt
-
-
-def _fields(receipt: Any) -> list[Any]:
-    # Not `asdict`: it copies deeply, and a snapshot has 64 of these for every worker.
-    return [getattr(receipt, each.name) for each in fields(receipt)]

@@ -8,8 +8,7 @@ the sums.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +27,7 @@ _PLACE_BITS = (ROWS_OF_PUSH - 1).bit_length()
 FEW = 32  # rows: so many are summed one by one, more of them in step
 
 
-@dataclass(frozen=True, slots=True)
-class Touched:
+class Touched(NamedTuple):
     """The gradient, or the new values, of a table's `rows` (ascending, each once; None: of all rows).
 
     `values` are flat, row-major, in the table's dtype.

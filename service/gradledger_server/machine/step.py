@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,8 +15,7 @@ from gradledger_server.machine.ways import Shapes, Way, way
 from gradledger_server.optim import chain
 
 
-@dataclass(frozen=True, slots=True)
-class Update:
+class Update(NamedTuple):
     """What an update knows of its push: its place in the log, the model's step so far, the whole norm."""
 
     offset: int

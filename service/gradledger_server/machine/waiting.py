@@ -9,7 +9,6 @@ Pushes stay in the order of the log, and their facts go beside the tensors as JS
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from gradledger_server.machine.row_gradient import Touched
 Shaped = tuple[str, str, tuple[int, ...]]
 Part = np.ndarray[Any, Any]
 
-_FACTS = [field.name for field in fields(Push) if field.name != "tensors"]
+_FACTS = [name for name in Push._fields if name != "tensors"]
 
 
 def image(model: Model) -> Iterator[tuple[Shaped, Part]]:

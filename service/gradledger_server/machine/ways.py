@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradledger_server.kernels.device import Array, Device, Kernel
+from gradledger_server.kernels.folding import Folded
 from gradledger_server.kernels.stages import StagedKernel
 from gradledger_server.kernels.tensor import Tensor
 from gradledger_server.kernels.trace import Program
@@ -54,13 +55,16 @@ def way(group: Group, dtype: np.dtype[Any], device: Device) -> Way:
     program = chain.program(group.optimizer, group.transforms)
     if program.staged:
         return StagedKernel(program, dtype, device)
-    return _Fused(program, device.kernel(program, dtype))
+    return Fused(program, device.kernel(program, dtype), chain.folded(group.optimizer, group.transforms))
 
 
 @dataclass(frozen=True, slots=True)
-class _Fused:
+class Fused:
+    """One kernel; `folded` are its scalars as far as they are known beforehand."""
+
     program: Program
     kernel: Kernel
+    folded: Folded
     whole: bool = False
 
     def __call__(

@@ -2,7 +2,8 @@
 
 A step writes the new weights into another block while readers still hold the old one, so one pull is one
 step and a slow download neither sees a torn update nor delays the next push. Steps nobody has seen yet
-are made in place. On a GPU the arenas live on the device and each publication copies them to a block.
+are made in place. On a GPU the arenas live on the device and each publication copies them to a block; so it
+does where they are so few that copying is sooner done than changing blocks, and there they stay for good.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ from gradledger_server.machine.layout import Layout
 Array = Any  # of the device
 
 
+COPIED_BYTES = 64 << 10  # up to here a publication is a copy
+
+
 class Weights:
-    """`arenas` are the current values on the device, flat, in layout order."""
+    """`arenas` are the current values on the device, flat, in layout order; if they `stay`, the same ones."""
 
     def __init__(self, layout: Layout, device: Device, blocks: Blocks) -> None:
         self._layout = layout
@@ -29,12 +33,13 @@ class Weights:
         self._blocks = blocks
         self._block = blocks.take(layout.nbytes)
         self._block[:] = 0
+        self.stay = not device.on_host or layout.nbytes <= COPIED_BYTES
         self._frozen: Block | None = None  # the block as readers have it, once they do
         self.arenas: list[Array] = [device.to_device(view) for view in self._views(self._block)]
 
     def begin(self) -> list[Array]:
         """Where the next values go: the arenas themselves, or a fresh block if somebody may be reading."""
-        if not self._device.on_host or self._frozen is None:
+        if self.stay or self._frozen is None:
             return self.arenas
         self._block = self._blocks.take(self._layout.nbytes)
         return list(self._views(self._block))
@@ -53,6 +58,8 @@ class Weights:
 
     def publish(self) -> Block:
         """The current values as one read-only block in wire order; the same one until the next step."""
+        if self._frozen is None and self._device.on_host and self.stay:
+            self._frozen = np.frombuffer(self._block.tobytes(), np.uint8)
         if self._frozen is None:
             if not self._device.on_host:
                 self._block = self._blocks.take(self._layout.nbytes)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, lru_cache
 from typing import Any
 
+from gradledger_server.kernels.folding import Folded
 from gradledger_server.kernels.operations import Value
 from gradledger_server.kernels.trace import PROGRAMS_KEPT, Program, trace
 from gradledger_server.optim import catalog
@@ -78,6 +79,13 @@ def moment(
     """
     now = {"t": t, "s": t - 1 if s is None else s, "lr": lr, "base_lr": numbers["lr"], "norm": norm}
     return {**numbers, **now}
+
+
+def folded(optimizer: Optimizer, transforms: Transforms = NONE) -> Folded:
+    """The scalars of `program(…)` as far as they are known now: the rest follows t, s, lr and norm."""
+    known = numbers(optimizer, transforms)
+    base_lr = known.pop("lr")
+    return Folded(program(optimizer, transforms), {**known, "base_lr": base_lr})
 
 
 def scalars(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from gradledger_server.blocks import Blocks
 from gradledger_server.entries import Push, Record, Tensors
@@ -17,11 +17,10 @@ from gradledger_server.machine.receipts import Receipt, identity_of
 from gradledger_server.replica.laps import Laps
 from gradledger_server.store.contract import Append
 from gradledger_server.wire.digest import digest
-from gradledger_server.wire.records import to_record
+from gradledger_server.wire.records import push_record
 
 
-@dataclass(frozen=True, slots=True)
-class Sender:
+class Sender(NamedTuple):
     """What a request says of its push: who names it, what it was computed from, what it weighs."""
 
     worker: str | None = None
@@ -31,8 +30,7 @@ class Sender:
     weight: float = 1.0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Draft:
+class Draft(NamedTuple):
     """A push not yet in the log: its entry, its gradient laid over the arenas, its record, its stopwatch."""
 
     push: Push
@@ -119,4 +117,4 @@ def draft(
         at_ms=at_ms,
         zeroed=zeroed,
     )
-    return Draft(push, gradient, to_record(push), laps or Laps())
+    return Draft(push, gradient, push_record(push), laps or Laps())

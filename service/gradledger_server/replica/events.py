@@ -19,7 +19,7 @@ import itertools
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from gradledger_server.entries import (
@@ -226,5 +226,5 @@ _OF_A_GRADIENT = ("worker", "sequence", "fate", "base", "staleness", "grad_norm"
 
 
 def _gradient(receipt: Receipt) -> dict[str, Any]:
-    facts = asdict(receipt)
+    facts = receipt._asdict()
     return {name: facts[name] for name in _OF_A_GRADIENT}

@@ -4,15 +4,18 @@
              4/6 apply: they become updates        playback → machine.apply
     save:    5/6 snapshot: the state becomes durable, and the log is trimmed to it
 
-Everything here is synchronous and runs on worker threads; `lock` lets one of them in at a time.
+`lock` lets one in at a time. What is synchronous runs on worker threads; what ends in `soon` runs on the
+event loop, for a small model, and never waits for the lock.
 """
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from concurrent.futures import Executor
+from functools import partial
+from typing import Any, NamedTuple
 
 from gradledger_server.blocks import Blocks
 from gradledger_server.entries import Entry, Logged
@@ -38,6 +41,7 @@ from gradledger_server.replica.published import Published, TableRows, touched_ro
 from gradledger_server.store.contract import (
     Append,
     Appended,
+    AsyncLog,
     Gap,
     Gone,
     Moved,
@@ -52,8 +56,7 @@ from gradledger_server.wire import records, safetensors
 ATTEMPTS = 100  # of a compare-and-set against other replicas before giving up
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """A push's answer: its receipt, and the newest parameters and touched rows, at its step or later."""
 
     receipt: Receipt
@@ -93,7 +96,7 @@ class Hot:
             self._catch_up()
             held = self.model.tables[table]
             read = views.rows(self.model, held, ids, view)
-            published = replace(self.published, view=self.tag(view))
+            published = self.published._replace(view=self.tag(view))
         return published, TableRows(held.declared, ids, read())
 
     @property
@@ -109,7 +112,7 @@ class Hot:
         """The parameters as the view shows them, made now, of one step. Raises ViewNotFound."""
         with self.lock:
             self._catch_up()
-            return replace(self.published, block=views.block(self.model, name), view=self.tag(name))
+            return self.published._replace(block=views.block(self.model, name), view=self.tag(name))
 
     def copy(self) -> tuple[Published, image.Image]:
         """The whole state at one step."""
@@ -158,6 +161,45 @@ class Hot:
             admitted = [d for d, objection in zip(drafts, objections, strict=True) if objection is None]
             answers = iter(self._append(admitted))
             return [objection or next(answers) for objection in objections]
+
+    async def commit_soon(
+        self, drafts: Sequence[Draft], log: AsyncLog, threads: Executor
+    ) -> list[Answer | GradledgerError] | None:
+        """`commit` without a thread; None, and nothing done, if somebody is at work or has to be asked."""
+        if not self.lock.acquire(blocking=False):
+            return None
+        try:
+            if not self.model.small or any(draft.objection(self.model) for draft in drafts):
+                return None
+            wishes, laps = [draft.wish() for draft in drafts], [draft.laps for draft in drafts]
+            end_all(laps, "queue")
+            results = await log.append(self.epoch, wishes)
+            end_all(laps, "append")
+            if self._follow(results):
+                return self._conclude(drafts, results)
+            conclude = partial(self._conclude, drafts, results)
+            return await asyncio.get_running_loop().run_in_executor(threads, conclude)
+        finally:
+            self.lock.release()
+
+    async def look_soon(self, log: AsyncLog) -> Published | None:
+        """`look` without a thread; None if somebody is at work, or others' entries have to be played."""
+        if not self.lock.acquire(blocking=False):
+            return None
+        try:
+            head = await log.head(self.epoch)
+            if head is None or head.chain != self.playback.chain:
+                return None
+            self.playback.note_saved(head.saved)
+            return self.published
+        finally:
+            self.lock.release()
+
+    def _follow(self, results: Sequence[Outcome]) -> bool:
+        """Whether all that is appended comes right behind this state, so nothing has to be read."""
+        offsets = [result.offset for result in results if isinstance(result, Appended)]
+        first = self.playback.applied + 1
+        return offsets == list(range(first, first + len(results)))
 
     def decide(self, choose: Callable[[Model], Entry | Draft | Answer | None]) -> Answer | None:
         """Appends what `choose` makes of the present state, only if nothing comes in between.
@@ -266,11 +308,18 @@ class Hot:
         end_all(laps, "queue")
         results = self._store.append(self.epoch, wishes)
         end_all(laps, "append")
+        return self._conclude(drafts, results)
+
+    def _conclude(
+        self, drafts: Sequence[Draft], results: Sequence[Outcome]
+    ) -> list[Answer | GradledgerError]:
+        """Plays what was appended, and answers each draft."""
         self.playback.receipts.clear()
         if own := _own(drafts, results):
             self.playback.play(max(own), own)
-        if not own or any(isinstance(result, Seen) for result in results):
+        if len(own) < len(drafts) and (not own or any(isinstance(result, Seen) for result in results)):
             self.playback.catch_up()  # what was seen may lie behind what we appended
+        laps = [draft.laps for draft in drafts]
         end_all(laps, "queue")
         self.published = self._publish()
         end_all(laps, "apply")

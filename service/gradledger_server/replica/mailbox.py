@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -16,6 +16,7 @@ from gradledger_server.replica.draft import Draft
 from gradledger_server.replica.events import News, Place
 from gradledger_server.replica.hot import Answer, Hot
 from gradledger_server.replica.published import Published
+from gradledger_server.store.contract import SMALL_BYTES, AsyncLog
 
 BATCH_BYTES = 256 << 20  # of payload in one group commit
 POLL_S = 0.25  # how often those who wait ask whether another replica made a step
@@ -31,15 +32,16 @@ class Mailbox:
     """The asynchronous face of a hot model. Tasks of its own carry the work, so a client that hangs up
     in the middle neither stops a commit nor confuses whose answer is whose."""
 
-    def __init__(self, hot: Hot, threads: Executor) -> None:
+    def __init__(self, hot: Hot, log: AsyncLog, threads: Executor) -> None:
         self.hot = hot
+        self._log = log
         self._threads = threads
         self._pushes: list[tuple[Draft, asyncio.Future[Answer]]] = []
         self._looks: list[asyncio.Future[Published]] = []
         self._draining: asyncio.Task[None] | None = None
         self._stepped = asyncio.Event()
         self._played = asyncio.Event()
-        self._heard = self._cursors
+        self._heard = hot.playback.applied, hot.playback.saved
         self._settled = self.hot.playback.settled
         self._released = self._deleted = False
         self._others = hot.playback.heard
@@ -131,10 +133,6 @@ class Mailbox:
             await asyncio.wait_for(event.wait(), remaining)
         return True
 
-    @property
-    def _cursors(self) -> tuple[int, int]:
-        return self.hot.playback.applied, self.hot.playback.saved
-
     @contextmanager
     def _listening(self) -> Iterator[None]:
         """One task asks for other replicas' news on behalf of everybody who waits."""
@@ -197,7 +195,7 @@ class Mailbox:
         self._looks = []
         before = self.hot.published
         try:
-            answers = await self._thread(lambda: self.hot.commit([draft for draft, _ in pushes]))
+            answers = await self._commit([draft for draft, _ in pushes])
         except Exception as failure:
             waiting: list[asyncio.Future[Any]] = [*(future for _, future in pushes), *looks]
             for future in waiting:
@@ -211,6 +209,17 @@ class Mailbox:
         for look in looks:
             if not look.done():
                 look.set_result(self.hot.published)
+
+    async def _commit(self, drafts: Sequence[Draft]) -> Sequence[Answer | GradledgerError]:
+        """On the event loop what is small, else on a thread. No draft at all: only catches up."""
+        if not drafts:
+            if await self.hot.look_soon(self._log) is not None:
+                return []
+        elif all(draft.record.payload.nbytes <= SMALL_BYTES for draft in drafts):
+            answers = await self.hot.commit_soon(drafts, self._log, self._threads)
+            if answers is not None:
+                return answers
+        return await self._thread(lambda: self.hot.commit(drafts))
 
     def _take(self) -> list[tuple[Draft, asyncio.Future[Answer]]]:
         """The waiting pushes, as many as fit one commit; at least one."""
@@ -244,17 +253,23 @@ class Mailbox:
 
     def _announce(self, before: Published) -> None:
         self._set_alarm()
-        if self._heard != self._cursors:
-            self._heard, self._heard_at = self._cursors, asyncio.get_running_loop().time()
-            if self._others != self.hot.playback.heard:
-                self._others, self._others_at = self.hot.playback.heard, self._heard_at
-            self._played.set()
-            self._played = asyncio.Event()
-        settled, self._settled = self._settled, self.hot.playback.settled
+        playback, now = self.hot.playback, asyncio.get_running_loop().time()
+        if self._heard != (playback.applied, playback.saved):
+            self._heard, self._heard_at = (playback.applied, playback.saved), now
+            if self._others != playback.heard:
+                self._others, self._others_at = playback.heard, now
+            self._played = self._tell(self._played)
+        settled, self._settled = self._settled, playback.settled
         if self.hot.published is not before or self._settled != settled:
-            self.stepped_at = asyncio.get_running_loop().time()
-            self._stepped.set()
-            self._stepped = asyncio.Event()
+            self.stepped_at = now
+            self._stepped = self._tell(self._stepped)
+
+    def _tell(self, happened: asyncio.Event) -> asyncio.Event:
+        """Wakes whoever waits for it; what to wait for from now on."""
+        if not self._watchers:
+            return happened
+        happened.set()
+        return asyncio.Event()
 
 
 def _settle(future: asyncio.Future[Answer], answer: Answer | GradledgerError) -> None:

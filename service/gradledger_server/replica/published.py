@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,8 +17,7 @@ from gradledger_server.machine.tables import DeclaredTable
 from gradledger_server.machine.views import TRAIN
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Published:
+class Published(NamedTuple):
     """One step's parameters: `block` holds all tensors in wire order and is never written again.
 
     Tables are not among them: nobody copies a table at each step. Their rows are read when asked for.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 from gradledger_server.machine.model import Model
@@ -16,7 +15,7 @@ def told(model: Model) -> dict[str, Any]:
     names = sorted(pushed.keys() | members | model.guard.quarantined)
     return {
         "workers": [
-            of(model, name) | {"receipt": asdict(pushed[name][1]) if name in pushed else None}
+            of(model, name) | {"receipt": pushed[name][1]._asdict() if name in pushed else None}
             for name in names
         ],
         "round": {

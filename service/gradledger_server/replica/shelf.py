@@ -55,6 +55,7 @@ class Shelf:
         self._store, self._device, self._blocks = store, device, blocks
         self._threads = threads
         self._cadence = cadence
+        self._log = store.async_log()
         self._open: dict[str, asyncio.Task[Mailbox]] = {}
         self._saves: dict[str, asyncio.Task[None]] = {}
         self._keeper: asyncio.Task[None] | None = None
@@ -73,6 +74,7 @@ class Shelf:
         for mailbox in self.loaded():
             with contextlib.suppress(GradledgerError):
                 await mailbox.run(Hot.save)
+        self._log.close()
 
     def release(self) -> None:
         """Nobody waits for others any more: the service is about to end, and every request is answered."""
@@ -86,7 +88,7 @@ class Shelf:
         if task is None:
             task = self._open[name] = asyncio.create_task(self._load(name))
             task.add_done_callback(lambda done: self._forget_failed(name, done))
-        mailbox = await asyncio.shield(task)
+        mailbox = task.result() if task.done() else await asyncio.shield(task)
         mailbox.touch()
         return mailbox
 
@@ -101,7 +103,8 @@ class Shelf:
         if epoch is None:
             raise ModelNotFound(f"there is no model {name!r}", model=name)
         needed = (name, epoch, self._store, self._device, self._blocks)
-        mailbox = Mailbox(await loop.run_in_executor(self._threads, Hot, *needed), self._threads)
+        hot = await loop.run_in_executor(self._threads, Hot, *needed)
+        mailbox = Mailbox(hot, self._log, self._threads)
         if self._released:
             mailbox.release()
         return mailbox

@@ -51,6 +51,7 @@ class Connection:
         socket_timeout_s: float = SOCKET_TIMEOUT_S,
     ) -> None:
         self._durability = durability
+        self.socket_timeout_s = socket_timeout_s
         self._facts: StoreFacts | None = None
         self._idle: deque[Line] = deque()  # the one used last is taken first
         self._learning = threading.Lock()
@@ -138,7 +139,7 @@ class Connection:
     @contextmanager
     def line(self) -> Iterator[Line]:
         """One connection to ourselves; hung up if anything goes wrong on it, so no reply goes astray."""
-        with _in_our_words():
+        with in_our_words():
             line = self.take()
             try:
                 yield line
@@ -213,13 +214,13 @@ def receive(line: Line, count: int) -> list[Any]:
 
 def raise_in_our_words(error: RedisError) -> NoReturn:
     """Raises one of our errors for one of redis-py's."""
-    with _in_our_words():
+    with in_our_words():
         raise error
     raise AssertionError("unreachable")
 
 
 @contextmanager
-def _in_our_words() -> Iterator[None]:
+def in_our_words() -> Iterator[None]:
     """redis-py's errors, translated."""
     try:
         yield

@@ -23,20 +23,22 @@ Errors
   no memory left; of a row of wishes some may have been appended. StoreUnsuitable: the server cannot keep
   these promises. ModelQuarantined: stored bytes are damaged or missing; the message names them.
 
-All methods are synchronous and may be called from any thread. `memory.MemoryStore` is the reference;
-`ledger.RedisStore` is the one that lasts; one test suite holds both to this page.
+All methods are synchronous and may be called from any thread; an `AsyncLog` asks the same for an event loop,
+where nothing may block. `memory.MemoryStore` is the reference; `ledger.RedisStore` is the one that lasts; one
+test suite holds both to this page.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from gradledger_server.entries import Logged, Record
 
 READ_BYTES = 64 << 20
 REMEMBERED_ENTRIES = 10_000  # how long an idempotency key is known: through so many entries after its own
+SMALL_BYTES = 64 << 10  # of payload: appended without a thread's help
 DURABILITIES = ("memory", "everysec", "fsync")  # from the weakest to the strongest
 
 
@@ -44,8 +46,7 @@ class Trimmed(Exception):
     """The entry asked for was folded into a snapshot: load that one and read on from there."""
 
 
-@dataclass(frozen=True, slots=True)
-class Append:
+class Append(NamedTuple):
     """A wish: put this record at the log's end.
 
     `identity` names the push: a worker ("w:<name>", `sequence` counts from 1 without gaps, never forgotten)
@@ -60,8 +61,7 @@ class Append:
     expected: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
+class Appended(NamedTuple):
     """The record is in the log, at `offset`; `chain` includes it."""
 
     offset: int
@@ -93,8 +93,7 @@ class Gone:
 Outcome = Appended | Seen | Gap | Moved | Gone
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """Where the log ends, and the offset of the published snapshot (0 if there is none)."""
 
     offset: int
@@ -122,6 +121,19 @@ class StoreFacts:
     maxmemory_bytes: int  # 0: no limit
     policy: str
     note: str = ""
+
+
+class AsyncLog(Protocol):
+    """What a small push asks of the log, for one event loop, without blocking it."""
+
+    async def append(self, epoch: str, appends: Sequence[Append]) -> list[Outcome]:
+        """See `Store.append`; payloads of at most SMALL_BYTES."""
+
+    async def head(self, epoch: str) -> Head | None:
+        """See `Store.head`."""
+
+    def close(self) -> None:
+        """Lets go of the connection."""
 
 
 class Store(Protocol):
@@ -163,6 +175,9 @@ class Store(Protocol):
 
     def load(self, epoch: str) -> Snapshot | None:
         """The published snapshot, every byte checked. Raises ModelQuarantined naming the damaged chunk."""
+
+    def async_log(self) -> AsyncLog:
+        """The log for the event loop that will use it, and close it."""
 
     def close(self) -> None:
         """Lets go of the connections."""

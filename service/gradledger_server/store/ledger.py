@@ -10,12 +10,14 @@ from gradledger_server.store.contract import (
     READ_BYTES,
     REMEMBERED_ENTRIES,
     Append,
+    AsyncLog,
     Head,
     Outcome,
     Snapshot,
     StoreFacts,
 )
 from gradledger_server.store.log import RedisLog
+from gradledger_server.store.loop_line import LoopLine
 from gradledger_server.store.names import RedisNames
 from gradledger_server.store.snapshots import RedisSnapshots
 
@@ -86,6 +88,29 @@ class RedisStore:
         """The published snapshot, every byte checked."""
         return self._snapshots.load(epoch)
 
+    def async_log(self) -> AsyncLog:
+        """The log for an event loop."""
+        return _LoopLog(self._log, LoopLine(self._connection))
+
     def close(self) -> None:
         """Hangs up."""
         self._connection.close()
+
+
+class _LoopLog:
+    """`contract.AsyncLog` over a line of its own."""
+
+    def __init__(self, log: RedisLog, line: LoopLine) -> None:
+        self._log, self._line = log, line
+
+    async def append(self, epoch: str, appends: Sequence[Append]) -> list[Outcome]:
+        """What became of each wish; one round trip for all."""
+        return await self._log.append_soon(self._line, epoch, appends)
+
+    async def head(self, epoch: str) -> Head | None:
+        """Where the log ends."""
+        return await self._log.head_soon(self._line, epoch)
+
+    def close(self) -> None:
+        """Hangs up."""
+        self._line.close()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from redis.exceptions import OutOfMemoryError, RedisError
@@ -31,7 +32,8 @@ from gradledger_server.store.contract import (
     Seen,
     Trimmed,
 )
-from gradledger_server.store.packing import Command
+from gradledger_server.store.loop_line import LoopLine
+from gradledger_server.store.packing import Command, Packed
 
 READ_ENTRIES = 1024  # in one reply
 
@@ -54,8 +56,25 @@ class RedisLog:
     def append(self, epoch: str, appends: Sequence[Append], mode: str = "next") -> list[Outcome]:
         """See contract.Store; `mode` is "first" for a log's first record and "last" for its last."""
         wishes = [self._wish(epoch, append, mode) for append in appends]
-        replies = iter(self._connection.replies([command for wish in wishes for command in wish.commands]))
-        answers = [[next(replies) for _ in wish.commands] for wish in wishes]
+        replies = self._connection.replies([command for wish in wishes for command in wish.commands])
+        return self._outcomes(wishes, replies)
+
+    async def append_soon(self, line: LoopLine, epoch: str, appends: Sequence[Append]) -> list[Outcome]:
+        """The same on the event loop's line, of small payloads."""
+        wishes = [self._wish(epoch, append, "next") for append in appends]
+        replies = await line.ask([command for wish in wishes for command in wish.commands])
+        return self._outcomes(wishes, replies)
+
+    async def head_soon(self, line: LoopLine, epoch: str) -> Head | None:
+        """See `head`."""
+        (reply,) = await line.ask([_ask_head(epoch)], again=True)
+        if isinstance(reply, RedisError):
+            raise_in_our_words(reply)
+        return _head(reply)
+
+    def _outcomes(self, wishes: Sequence[_Wish], replies: Sequence[Any]) -> list[Outcome]:
+        coming = iter(replies)
+        answers = [[next(coming) for _ in wish.commands] for wish in wishes]
         # A chunk that found no room explains why its script found no chunk, so it is looked at first.
         for error in (reply for answer in answers for reply in answer if isinstance(reply, OutOfMemoryError)):
             raise_in_our_words(error)
@@ -98,10 +117,9 @@ class RedisLog:
         return wish
 
     def _commit(self, epoch: str, append: Append, row: Row | None, mode: str) -> Command:
-        names = [key(epoch) for key in (keys.head, keys.log, keys.keys, keys.chunks)]
-        return scripts.commit(
-            names + (row.names() if row else []),
-            mode,
+        head = _next(epoch) if mode == "next" and row is None else _head_of(epoch, mode, row)
+        return (
+            *head,
             append.record.meta,
             b"" if row else append.record.payload,
             append.identity or "",
@@ -133,8 +151,20 @@ class RedisLog:
             ) from None
 
 
+@lru_cache(maxsize=4096)
+def _next(epoch: str) -> Command:
+    """What every small push of a model begins with."""
+    return (Packed.of(*_head_of(epoch, "next", None)),)
+
+
+def _head_of(epoch: str, mode: str, row: Row | None) -> Command:
+    names = [key(epoch) for key in (keys.head, keys.log, keys.keys, keys.chunks)]
+    return scripts.commit(names + (row.names() if row else []), mode)
+
+
+@lru_cache(maxsize=4096)
 def _ask_head(epoch: str) -> Command:
-    return ("HMGET", keys.head(epoch), "offset", "chain", "saved", "deleted")
+    return (Packed.of("HMGET", keys.head(epoch), "offset", "chain", "saved", "deleted"),)
 
 
 def _head(reply: list[bytes | None]) -> Head | None:

@@ -13,6 +13,7 @@ from gradledger_server.store.contract import (
     REMEMBERED_ENTRIES,
     Append,
     Appended,
+    AsyncLog,
     Gap,
     Gone,
     Head,
@@ -20,6 +21,7 @@ from gradledger_server.store.contract import (
     Outcome,
     Seen,
     Snapshot,
+    Store,
     StoreFacts,
     Trimmed,
 )
@@ -163,6 +165,28 @@ class MemoryStore:
         with self._lock:
             log = self._logs.get(epoch)
             return log.snapshot if log else None
+
+    def async_log(self) -> AsyncLog:
+        """The same, at once."""
+        return InlineLog(self)
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+class InlineLog:
+    """`contract.AsyncLog` of a store that never lets anybody wait."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def append(self, epoch: str, appends: Sequence[Append]) -> list[Outcome]:
+        """What became of each wish."""
+        return self._store.append(epoch, appends)
+
+    async def head(self, epoch: str) -> Head | None:
+        """Where the log ends."""
+        return self._store.head(epoch)
 
     def close(self) -> None:
         """Nothing to let go of."""

@@ -14,6 +14,22 @@ Pieces = tuple[memoryview, ...]  # one value, in several places of memory
 Argument = str | int | bytes | memoryview | Pieces
 Command = Sequence[Argument]
 
+
+class Packed(bytes):
+    """The first words of a command, in the server's protocol already; so many that are always the same."""
+
+    words: int
+
+    @classmethod
+    def of(cls, *arguments: Argument) -> Packed:
+        """To be a command's first argument."""
+        buffers: list[bytearray | memoryview] = [bytearray()]
+        _add(buffers, arguments)
+        packed = cls(b"".join(buffers))
+        packed.words = len(arguments)
+        return packed
+
+
 _COPIED_BYTES = 16 << 10  # smaller values are copied into their command: a system call costs more
 
 
@@ -44,23 +60,33 @@ def cut(parts: Iterable[memoryview], size: int = CHUNK_BYTES) -> Iterator[Pieces
 
 def pack(commands: Iterable[Command]) -> list[bytearray | memoryview]:
     """The commands in the server's protocol, as buffers to be sent one after the other."""
-    packed: list[bytearray | memoryview] = []
-    small = bytearray()
+    packed: list[bytearray | memoryview] = [bytearray()]
     for command in commands:
-        small += b"*%d\r\n" % len(command)
-        for argument in command:
-            if not isinstance(argument, memoryview | tuple):
-                text = argument if isinstance(argument, bytes) else str(argument).encode()
-                small += b"$%d\r\n%b\r\n" % (len(text), text)
-                continue
-            pieces = argument if isinstance(argument, tuple) else (as_bytes(argument),)
-            small += b"$%d\r\n" % sum(map(len, pieces))
-            for piece in pieces:
-                if len(piece) <= _COPIED_BYTES:
-                    small += piece
-                else:
-                    packed += (small, piece)
-                    small = bytearray()
-            small += b"\r\n"
-    packed.append(small)
+        first = command[0]
+        begun = first.words - 1 if isinstance(first, Packed) else 0
+        packed[-1] += b"*%d\r\n" % (begun + len(command))  # type: ignore[operator]  # the last is small
+        _add(packed, command)
     return packed
+
+
+def _add(packed: list[bytearray | memoryview], arguments: Sequence[Argument]) -> None:
+    """The arguments behind what is packed, the last of which is a bytearray and stays one."""
+    small = packed[-1]
+    assert isinstance(small, bytearray)
+    for argument in arguments:
+        if isinstance(argument, Packed):
+            small += argument
+            continue
+        if not isinstance(argument, memoryview | tuple):
+            text = argument if isinstance(argument, bytes) else str(argument).encode()
+            small += b"$%d\r\n%b\r\n" % (len(text), text)
+            continue
+        pieces = argument if isinstance(argument, tuple) else (as_bytes(argument),)
+        small += b"$%d\r\n" % sum(map(len, pieces))
+        for piece in pieces:
+            if len(piece) <= _COPIED_BYTES:
+                small += piece
+            else:
+                small = bytearray()
+                packed += (piece, small)
+        small += b"\r\n"

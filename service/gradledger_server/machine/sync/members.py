@@ -63,6 +63,8 @@ class Members:
 
     def next_silence_ms(self, lease_ms: int) -> int | None:
         """When the next lease runs out."""
+        if not self.present and not self.joining:
+            return None
         everyone = (self.present | self.joining).values()
         return min((member.seen_at_ms + lease_ms + 1 for member in everyone), default=None)
 

@@ -78,6 +78,8 @@ def expand_schedule(given: Mapping[str, object] | None, *, where: str) -> dict[s
 
 def learning_rate(schedule: Schedule, lr: float, s: int, reductions: int = 0) -> float:
     """The learning rate of the update after `s` applied ones; `reductions` are those a plateau has made."""
+    if len(schedule) == 1:  # nearly always the constant one
+        return float(SCHEDULES[schedule["name"]](s, lr=lr))
     settings = {name: value for name, value in schedule.items() if name != "name"}
     if schedule["name"] == "plateau":
         settings["reductions"] = reductions

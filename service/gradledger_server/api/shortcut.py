@@ -1,0 +1,138 @@
+"""The shortcut past the parser: small requests that arrive whole are answered as plain bytes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Protocol as Interface
+
+from starlette.responses import Response
+from uvicorn.protocols.http.flow_control import FlowControl
+
+from gradledger_server.api import telemetry
+from gradledger_server.api.lane import Lane
+from gradledger_server.api.responses import Parts
+from gradledger_server.api.whole import Head, Whole, head_of
+
+JOINED_BYTES = 64 << 10  # up to here copying a body is cheaper than sending it apart from its head
+
+_STATUS_LINES = {status: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+
+
+class Parser(Interface):
+    """The connection as the parser keeps it, which takes what is not served here."""
+
+    wire: asyncio.Transport  # as it is, with nothing held back
+    flow: FlowControl
+    loop: asyncio.AbstractEventLoop
+    tasks: set[asyncio.Task[None]]
+
+    @property
+    def idle(self) -> bool: ...
+
+    @property
+    def default_headers(self) -> list[tuple[bytes, bytes]]: ...
+
+    def data_received(self, data: bytes) -> None: ...
+
+    def begins(self) -> None: ...
+
+    def ends(self) -> None: ...
+
+
+class Shortcut:
+    """One connection's. While a request is served here, what arrives behind it waits."""
+
+    def __init__(self, lane: Lane, parser: Parser) -> None:
+        self._lane, self._parser = lane, parser
+        self._head: Head | None = None  # of a request whose body is not all there
+        self._early = b""
+        self._request: Whole | None = None  # at work
+        self._behind: list[bytes] = []
+        self._last = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is being served."""
+        return self._request is not None
+
+    def takes(self, data: bytes) -> bool:
+        """Whether what arrived is dealt with here; if not, it is the parser's."""
+        if self._request is not None:
+            self._behind.append(data)
+            self._parser.flow.pause_reading()
+            return True
+        head = self._head
+        if head is not None:
+            data = self._early + data
+        elif not self._parser.idle or (head := head_of(data)) is None:
+            return False
+        if len(data) < head.nbytes:
+            self._head, self._early = head, data
+            self._parser.begins()
+            return True
+        self._head, self._early = None, b""
+        if len(data) > head.nbytes:  # another request follows at once
+            self._parser.data_received(data)
+        else:
+            body = memoryview(data[head.start :])  # a copy, and so aligned: it is computed on as it lies
+            self._begin(Whole(head, body, telemetry.request_id(head.headers)))
+        return True
+
+    def leave(self) -> None:
+        """The request being served is the connection's last."""
+        self._last = True
+
+    def lost(self) -> None:
+        """The client hung up."""
+        if self._request is not None:
+            self._request.hung_up = True
+        self._behind.clear()
+        self._last = True
+
+    def _begin(self, request: Whole) -> None:
+        self._request = request
+        self._parser.begins()
+        task = self._parser.loop.create_task(self._serve(request))
+        self._parser.tasks.add(task)
+        task.add_done_callback(self._parser.tasks.discard)
+
+    async def _serve(self, request: Whole) -> None:
+        try:
+            response = await self._lane.serve(request)
+            if not request.hung_up:
+                await self._send(response, request.request_id)
+        finally:
+            self._request = None
+            self._end()
+
+    async def _send(self, response: Response, request_id: str) -> None:
+        parts: Sequence[bytes | memoryview] = (
+            response.parts if isinstance(response, Parts) else (bytes(response.body),)
+        )
+        lines = [_STATUS_LINES[HTTPStatus(response.status_code)]]
+        for name, value in (*self._parser.default_headers, *response.raw_headers):
+            lines += (name, b": ", value, b"\r\n")
+            self._last = self._last or (name == b"connection" and value == b"close")
+        lines.append(b"x-request-id: %b\r\n\r\n" % request_id.encode())
+        if len(parts) == 1 and len(parts[0]) <= JOINED_BYTES:
+            lines.append(parts[0])  # type: ignore[arg-type]  # bytes join views as well
+            parts = ()
+        self._parser.wire.write(b"".join(lines))
+        for part in parts:
+            if self._parser.flow.write_paused:
+                await self._parser.flow.drain()
+            self._parser.wire.write(part)
+        if self._parser.flow.write_paused:
+            await self._parser.flow.drain()
+
+    def _end(self) -> None:
+        if self._last:
+            self._parser.wire.close()
+            return
+        self._parser.ends()
+        if self._behind:
+            data, self._behind = b"".join(self._behind), []
+            if not self.takes(data):
+                self._parser.data_received(data)

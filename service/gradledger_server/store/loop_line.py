@@ -1,0 +1,159 @@
+"""The event loop's own line to the server: small commands of all models, pipelined, and no thread in between.
+
+A thread's turn costs a small push more than its whole update. What waits in one turn of the loop leaves in
+one packet, and the replies come back in the order of the commands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import hiredis
+from redis.exceptions import ConnectionError as LostConnection
+from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as TookTooLong
+
+from gradledger_server.store import scripts
+from gradledger_server.store.connection import Connection, in_our_words
+from gradledger_server.store.packing import Command, pack
+
+_KINDS = {"NOSCRIPT": NoScriptError, "OOM": OutOfMemoryError}
+
+Replies = list[Any]
+
+
+class LoopLine:
+    """One connection, made by `connection` at the first command and after each loss. One event loop's."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._pipe: _Pipe | None = None
+        self._opening: asyncio.Task[_Pipe | None] | None = None
+
+    async def ask(self, commands: Sequence[Command], *, again: bool = False) -> Replies:
+        """The replies in order, error replies in their places; `again`: they only read, and may be repeated.
+
+        Raises StoreUnavailable: what became of the commands nobody knows.
+        """
+        with in_our_words():
+            try:
+                return await self._exchange(commands)
+            except (LostConnection, OSError):
+                if not again:
+                    raise
+            return await self._exchange(commands)
+
+    def close(self) -> None:
+        """Hangs up. What waits for a reply is told that the line was lost."""
+        if self._pipe is not None:
+            self._pipe.abort(LostConnection("the line was closed"))
+
+    async def _exchange(self, commands: Sequence[Command]) -> Replies:
+        pipe = self._pipe
+        if pipe is None or pipe.lost:
+            pipe = await self._open()
+        if pipe is None:
+            return await asyncio.to_thread(self._connection.replies, commands)
+        replies = await pipe.send(commands)
+        forgotten = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if forgotten:  # they certainly did not run
+            rerun = await pipe.send([*scripts.LOAD, *(commands[i] for i in forgotten)])
+            for i, reply in zip(forgotten, rerun[len(scripts.LOAD) :], strict=True):
+                replies[i] = reply
+        return replies
+
+    async def _open(self) -> _Pipe | None:
+        """A new connection, one for all who wait for it; None if it has to be left to threads."""
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._connect())
+            self._opening.add_done_callback(self._opened)
+        return await asyncio.shield(self._opening)
+
+    async def _connect(self) -> _Pipe | None:
+        line = await asyncio.to_thread(self._connection.take)
+        if isinstance(line._sock, ssl.SSLSocket):  # asyncio would want to greet again
+            self._connection.give(line)
+            return None
+        line._sock.settimeout(0)
+        loop, timeout_s = asyncio.get_running_loop(), self._connection.socket_timeout_s
+        _, self._pipe = await loop.create_connection(lambda: _Pipe(line, timeout_s), sock=line._sock)
+        return self._pipe
+
+    def _opened(self, task: asyncio.Task[_Pipe | None]) -> None:
+        self._opening = None
+        if not task.cancelled():
+            task.exception()  # whoever waited has it
+
+
+class _Pipe(asyncio.Protocol):
+    """Commands out, replies in, first come first served."""
+
+    def __init__(self, line: Any, timeout_s: float) -> None:
+        self._line = line  # owns the socket
+        self._timeout_s = timeout_s
+        self._reader = hiredis.Reader(replyError=_reply_error)
+        self._asked: deque[tuple[asyncio.Future[Replies], int, Replies]] = deque()
+        self._answered = 0  # questions
+        self._watch: asyncio.TimerHandle | None = None
+        self._transport: Any = None
+        self.lost = False
+
+    def send(self, commands: Sequence[Command]) -> asyncio.Future[Replies]:
+        """The replies to come."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Replies] = loop.create_future()
+        self._asked.append((future, len(commands), []))
+        self._transport.write(b"".join(pack(commands)))
+        if self._watch is None:
+            self._watch = loop.call_later(self._timeout_s, self._look, self._answered)
+        return future
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._reader.feed(data)
+        while (reply := self._reader.gets()) is not False:
+            future, count, replies = self._asked[0]
+            replies.append(reply)
+            if len(replies) == count:
+                self._asked.popleft()
+                self._answered += 1
+                if not future.done():
+                    future.set_result(replies)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end(LostConnection(f"the server hung up: {exc or 'without a word'}"))
+
+    def abort(self, why: RedisError) -> None:
+        """Hangs up; whoever waits for a reply is told why."""
+        self._transport.abort()
+        self._end(why)
+
+    def _end(self, why: RedisError) -> None:
+        self.lost = True
+        if self._watch is not None:
+            self._watch.cancel()
+        while self._asked:
+            future, *_ = self._asked.popleft()
+            if not future.done():
+                future.set_exception(why)
+
+    def _look(self, answered: int) -> None:
+        """Hangs up if nothing was answered in all the time since the last look; one timer for everybody."""
+        self._watch = None
+        if not self._asked:
+            return
+        if answered == self._answered:
+            self.abort(TookTooLong(f"no reply in {self._timeout_s:g} s"))
+            return
+        loop = asyncio.get_running_loop()
+        self._watch = loop.call_later(self._timeout_s, self._look, self._answered)
+
+
+def _reply_error(text: str) -> ResponseError:
+    return _KINDS.get(text.partition(" ")[0], ResponseError)(text)
