@@ -14,8 +14,8 @@ import pytest
 from gradledger_server.errors import SequenceGap, StoreUnavailable
 from gradledger_server.machine import spec as specs
 from gradledger_server.replica import Answer, Cadence, Hot, Mailbox, Replica, Sender
-from gradledger_server.store.contract import Append, Outcome, Store
-from gradledger_server.store.memory import MemoryStore
+from gradledger_server.store.contract import Append, AsyncLog, Outcome, Store
+from gradledger_server.store.memory import InlineLog, MemoryStore
 from tests.replica.world import NUMPY, World, tensors_of
 
 
@@ -37,6 +37,16 @@ class Counting(MemoryStore):
             self.lost = False
             raise StoreUnavailable("the answer was lost")
         return outcomes
+
+    def async_log(self) -> AsyncLog:
+        return Patient(self)
+
+
+class Patient(InlineLog):
+    """Waits for the store on a thread: `hold` must not hold up the event loop."""
+
+    async def append(self, epoch: str, appends: Sequence[Append]) -> list[Outcome]:
+        return await asyncio.to_thread(self._store.append, epoch, appends)
 
 
 class Post:

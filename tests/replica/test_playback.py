@@ -11,6 +11,7 @@ import pytest
 from gradledger_server.blocks import Blocks
 from gradledger_server.errors import GradledgerError, ModelNotFound, ModelQuarantined
 from gradledger_server.kernels.cpu import CpuDevice
+from gradledger_server.kernels.kernel import Bound, Kernel, bound
 from gradledger_server.kernels.trace import Program
 from gradledger_server.replica import Hot
 from gradledger_server.store.contract import Append, Outcome, Snapshot
@@ -175,16 +176,24 @@ class Stumbling(CpuDevice):
         self.stumbles = False
 
     def kernel(self, program: Program, dtype: Any) -> Any:
-        sound = super().kernel(program, dtype)
+        return Hurdle(self, super().kernel(program, dtype))
 
-        def kernel(out: Any, w: Any, g: Any, slots: Sequence[Any], scalars: Sequence[float]) -> None:
-            if self.stumbles:
-                self.stumbles = False
-                slots[0][:] = 99
-                raise MemoryError("no room")
-            sound(out, w, g, slots, scalars)
 
-        return kernel
+class Hurdle:
+    """Its kernel."""
+
+    def __init__(self, device: Stumbling, sound: Kernel) -> None:
+        self.device, self.sound = device, sound
+
+    def __call__(self, out: Any, w: Any, g: Any, slots: Sequence[Any], scalars: Sequence[float]) -> None:
+        if self.device.stumbles:
+            self.device.stumbles = False
+            slots[0][:] = 99
+            raise MemoryError("no room")
+        self.sound(out, w, g, slots, scalars)
+
+    def bind(self, w: Any, slots: Sequence[Any]) -> Bound:
+        return bound(self, w, slots)
 
 
 def test_an_update_that_broke_off_midway_is_not_applied_on_top_of_its_half(world: World) -> None:

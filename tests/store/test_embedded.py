@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -91,11 +92,20 @@ def test_another_durability_takes_the_data_along(tmp_path: Path, first: str, the
     assert (tmp_path / "dump.rdb").exists() == (then == "memory")
 
 
+def socket_of(server: Embedded) -> Path:
+    return Path(urlsplit(server.url).path)
+
+
+def test_nobody_comes_in_by_mistake(tmp_path: Path) -> None:
+    """A replica that has the server to itself answers reads without asking it: nobody else may write."""
+    with Embedded(tmp_path) as server, pytest.raises(StoreUnavailable, match="login"):
+        RedisStore(f"unix://{socket_of(server)}").facts()
+
+
 def test_the_server_takes_no_connections_but_on_its_socket(tmp_path: Path) -> None:
     with Embedded(tmp_path) as server:
         assert psutil.Process(server.pid).net_connections("inet") == []
-        [path] = [Path(server.url.removeprefix("unix://"))]
-        assert path.stat().st_mode & 0o077 == 0
+        assert socket_of(server).stat().st_mode & 0o077 == 0
 
 
 def test_a_killed_server_comes_back_with_everything_acknowledged(tmp_path: Path) -> None:
@@ -124,7 +134,7 @@ def test_a_push_to_a_dead_server_is_unavailable_and_not_repeated(tmp_path: Path)
     with pytest.raises(StoreUnavailable):
         store.save("epoch", Snapshot(1, "", b"", []))
     with Embedded(tmp_path) as server:
-        assert is_whole(store)
+        assert is_whole(RedisStore(server.url))
 
 
 def test_a_killed_service_takes_its_server_along_and_the_next_one_finds_the_data(tmp_path: Path) -> None:
@@ -172,8 +182,8 @@ def test_a_directory_with_a_long_name_gets_a_socket_elsewhere(tmp_path: Path) ->
     data_dir = tmp_path / ("d" * SOCKET_PATH_BYTES)
     with Embedded(data_dir) as server:
         begin(RedisStore(server.url))
-        assert len(server.url) < SOCKET_PATH_BYTES
-        elsewhere = Path(server.url.removeprefix("unix://")).parent
+        assert len(str(socket_of(server))) < SOCKET_PATH_BYTES
+        elsewhere = socket_of(server).parent
         assert elsewhere.stat().st_mode & 0o077 == 0
     assert not elsewhere.exists()
     with Embedded(data_dir) as server:

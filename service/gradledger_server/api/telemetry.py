@@ -32,6 +32,7 @@ class Metrics:
     def __init__(self, shared: Path | None = None) -> None:
         self.registry = CollectorRegistry()
         self._told = self.registry
+        self._noted_at_most = NOTED if shared is None else 1  # another process may tell them at any time
         if shared is not None:
             self._told = CollectorRegistry()
             MultiProcessCollector(self._told, str(shared))  # type: ignore[no-untyped-call]
@@ -73,13 +74,13 @@ class Metrics:
     def time(self, method: str, route: str, status: int, seconds: float) -> None:
         """Notes how long a request took."""
         self._times.append((method, route, status, seconds))
-        if len(self._times) >= NOTED:
+        if len(self._times) >= self._noted_at_most:
             self._settle()
 
     def count(self, fate: str, nbytes: int, staleness: int | None) -> None:
         """Notes a push's answer, and its staleness if it was applied just now."""
         self._pushes.append((fate, nbytes, staleness))
-        if len(self._pushes) >= NOTED:
+        if len(self._pushes) >= self._noted_at_most:
             self._settle()
 
     def _settle(self) -> None:
@@ -150,4 +151,4 @@ def request_id(headers: Headers) -> str:
     given = headers.get("x-request-id")
     if given is not None and REQUEST_ID.fullmatch(given):
         return given
-    return f"{_PROCESS}{next(_COUNT):012x}"
+    return f"{_PROCESS}{next(_COUNT) & 0xFFFFFFFF:08x}"

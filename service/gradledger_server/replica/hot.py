@@ -4,17 +4,14 @@
              4/6 apply: they become updates        playback → machine.apply
     save:    5/6 snapshot: the state becomes durable, and the log is trimmed to it
 
-`lock` lets one in at a time. What is synchronous runs on worker threads; what ends in `soon` runs on the
-event loop, for a small model, and never waits for the lock.
+Everything here is synchronous and runs on worker threads; `lock` lets one of them in at a time. `quick.py`
+does the same on the event loop, for small models.
 """
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
-from functools import partial
 from typing import Any, NamedTuple
 
 from gradledger_server.blocks import Blocks
@@ -41,7 +38,6 @@ from gradledger_server.replica.published import Published, TableRows, touched_ro
 from gradledger_server.store.contract import (
     Append,
     Appended,
-    AsyncLog,
     Gap,
     Gone,
     Moved,
@@ -162,45 +158,6 @@ class Hot:
             answers = iter(self._append(admitted))
             return [objection or next(answers) for objection in objections]
 
-    async def commit_soon(
-        self, drafts: Sequence[Draft], log: AsyncLog, threads: Executor
-    ) -> list[Answer | GradledgerError] | None:
-        """`commit` without a thread; None, and nothing done, if somebody is at work or has to be asked."""
-        if not self.lock.acquire(blocking=False):
-            return None
-        try:
-            if not self.model.small or any(draft.objection(self.model) for draft in drafts):
-                return None
-            wishes, laps = [draft.wish() for draft in drafts], [draft.laps for draft in drafts]
-            end_all(laps, "queue")
-            results = await log.append(self.epoch, wishes)
-            end_all(laps, "append")
-            if self._follow(results):
-                return self._conclude(drafts, results)
-            conclude = partial(self._conclude, drafts, results)
-            return await asyncio.get_running_loop().run_in_executor(threads, conclude)
-        finally:
-            self.lock.release()
-
-    async def look_soon(self, log: AsyncLog) -> Published | None:
-        """`look` without a thread; None if somebody is at work, or others' entries have to be played."""
-        if not self.lock.acquire(blocking=False):
-            return None
-        try:
-            head = await log.head(self.epoch)
-            if head is None or head.chain != self.playback.chain:
-                return None
-            self.playback.note_saved(head.saved)
-            return self.published
-        finally:
-            self.lock.release()
-
-    def _follow(self, results: Sequence[Outcome]) -> bool:
-        """Whether all that is appended comes right behind this state, so nothing has to be read."""
-        offsets = [result.offset for result in results if isinstance(result, Appended)]
-        first = self.playback.applied + 1
-        return offsets == list(range(first, first + len(results)))
-
     def decide(self, choose: Callable[[Model], Entry | Draft | Answer | None]) -> Answer | None:
         """Appends what `choose` makes of the present state, only if nothing comes in between.
 
@@ -308,12 +265,10 @@ class Hot:
         end_all(laps, "queue")
         results = self._store.append(self.epoch, wishes)
         end_all(laps, "append")
-        return self._conclude(drafts, results)
+        return self.conclude(drafts, results)
 
-    def _conclude(
-        self, drafts: Sequence[Draft], results: Sequence[Outcome]
-    ) -> list[Answer | GradledgerError]:
-        """Plays what was appended, and answers each draft."""
+    def conclude(self, drafts: Sequence[Draft], results: Sequence[Outcome]) -> list[Answer | GradledgerError]:
+        """Plays what was appended of the drafts, and answers each. The caller holds the lock."""
         self.playback.receipts.clear()
         if own := _own(drafts, results):
             self.playback.play(max(own), own)

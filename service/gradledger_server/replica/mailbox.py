@@ -16,7 +16,8 @@ from gradledger_server.replica.draft import Draft
 from gradledger_server.replica.events import News, Place
 from gradledger_server.replica.hot import Answer, Hot
 from gradledger_server.replica.published import Published
-from gradledger_server.store.contract import SMALL_BYTES, AsyncLog
+from gradledger_server.replica.quick import Quick
+from gradledger_server.store.contract import AsyncLog
 
 BATCH_BYTES = 256 << 20  # of payload in one group commit
 POLL_S = 0.25  # how often those who wait ask whether another replica made a step
@@ -34,7 +35,7 @@ class Mailbox:
 
     def __init__(self, hot: Hot, log: AsyncLog, threads: Executor) -> None:
         self.hot = hot
-        self._log = log
+        self._quick = Quick(hot, log, threads)
         self._threads = threads
         self._pushes: list[tuple[Draft, asyncio.Future[Answer]]] = []
         self._looks: list[asyncio.Future[Published]] = []
@@ -66,10 +67,16 @@ class Mailbox:
 
     async def look(self) -> Published:
         """The parameters, no older than any push acknowledged before this call."""
+        if self._quick.is_latest:
+            return self.hot.published
         future: asyncio.Future[Published] = asyncio.get_running_loop().create_future()
         self._looks.append(future)
         self._drain()
         return await future
+
+    def doubt(self) -> None:
+        """Nobody may rely on what is known of the log; for any thread."""
+        self._quick.doubt()
 
     def release(self) -> None:
         """Whoever waits is answered now, with things as they are: the service is about to end."""
@@ -168,7 +175,7 @@ class Mailbox:
         """Runs `work` on a thread, to the end even if the caller is cancelled."""
         before = self.hot.published
         try:
-            return await shielded(self._thread(lambda: work(self.hot)))
+            return await shielded(self._thread(lambda: self._trying(work)))
         finally:
             self._announce(before)
 
@@ -212,14 +219,21 @@ class Mailbox:
 
     async def _commit(self, drafts: Sequence[Draft]) -> Sequence[Answer | GradledgerError]:
         """On the event loop what is small, else on a thread. No draft at all: only catches up."""
-        if not drafts:
-            if await self.hot.look_soon(self._log) is not None:
-                return []
-        elif all(draft.record.payload.nbytes <= SMALL_BYTES for draft in drafts):
-            answers = await self.hot.commit_soon(drafts, self._log, self._threads)
+        if drafts:
+            answers = await self._quick.commit(drafts)
             if answers is not None:
                 return answers
-        return await self._thread(lambda: self.hot.commit(drafts))
+        elif await self._quick.look() is not None:
+            return []
+        return await self._thread(lambda: self._trying(lambda hot: hot.commit(drafts)))
+
+    def _trying(self, work: Callable[[Hot], T]) -> T:
+        """What a thread does, even if nobody waits for it any more; what became of a failure is unknown."""
+        try:
+            return work(self.hot)
+        except BaseException:
+            self.doubt()
+            raise
 
     def _take(self) -> list[tuple[Draft, asyncio.Future[Answer]]]:
         """The waiting pushes, as many as fit one commit; at least one."""

@@ -156,14 +156,15 @@ class Replica:
     async def delete(self, name: str, if_match: str | None) -> None:
         """Deletes the model everywhere. Raises ModelNotFound or PreconditionFailed."""
 
-        def remove(hot: Hot) -> None:
+        def remove(mailbox: Mailbox, hot: Hot) -> None:
             if if_match is not None:
                 hot.look()
                 hot.require_version(if_match)
+            mailbox.doubt()
             if not self.store.delete(name, hot.epoch, to_record(Delete(_now_ms()))):
                 raise ModelNotFound(f"there is no model {name!r}")
 
-        await self.on(name, lambda mailbox: mailbox.run(remove))
+        await self.on(name, lambda mailbox: mailbox.run(partial(remove, mailbox)))
         self.shelf.drop(name)
 
     async def rows(

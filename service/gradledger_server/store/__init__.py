@@ -38,6 +38,7 @@ class _EmbeddedStore(RedisStore):
     def __init__(self, server: Embedded, durability: str) -> None:
         super().__init__(server.url, durability)
         self._server = server
+        self.alone = True
 
     def close(self) -> None:
         """Hangs up and ends the server."""

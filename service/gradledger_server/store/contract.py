@@ -124,7 +124,15 @@ class StoreFacts:
 
 
 class AsyncLog(Protocol):
-    """What a small push asks of the log, for one event loop, without blocking it."""
+    """What a small push asks of the log, for one event loop, without blocking it.
+
+    As long as `tenure` is the same number, nobody but this process has written to the server, and no
+    connection was lost with something on its way: what was known to be the log's end still is, but for what
+    this process appended since. None where others may write, or as long as nobody has asked.
+    """
+
+    @property
+    def tenure(self) -> int | None: ...
 
     async def append(self, epoch: str, appends: Sequence[Append]) -> list[Outcome]:
         """See `Store.append`; payloads of at most SMALL_BYTES."""

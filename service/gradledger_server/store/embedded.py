@@ -6,6 +6,7 @@ it: a service killed with SIGKILL takes its Valkey along, gently, and the next s
 
 from __future__ import annotations
 
+import secrets
 import subprocess
 import threading
 from pathlib import Path
@@ -29,6 +30,7 @@ class Embedded:
     def __init__(self, data_dir: Path, durability: str = "fsync") -> None:
         self._data_dir = DataDir(data_dir)
         self._durability = durability
+        self._password = secrets.token_hex(16)  # nobody comes in by mistake, and so we may rely on it
         self._claim: int | None = None
         self._server: Valkey | None = None
         self._failure: Exception | None = None
@@ -39,7 +41,7 @@ class Embedded:
     @property
     def url(self) -> str:
         """For `RedisStore`; the same over restarts."""
-        return f"unix://{self._data_dir.socket}"
+        return f"unix://{self._data_dir.socket}?password={self._password}"
 
     @property
     def pid(self) -> int:
@@ -93,7 +95,7 @@ class Embedded:
 
     def _run(self) -> None:
         """One life of the server. Returns when it has ended."""
-        self._server = Valkey(self._data_dir, self._durability)
+        self._server = Valkey(self._data_dir, self._durability, self._password)
         if self._stopping.is_set():  # `stop` may have looked for a server just before there was one
             return
         self._server.make_ready()

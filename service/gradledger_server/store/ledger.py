@@ -26,8 +26,11 @@ class RedisStore:
     """`contract.Store` on the server at `url` (redis://, rediss://, unix://), at least as durable as asked.
 
     Connects at the first call. Every new connection reads again what the server is, and raises
-    StoreUnsuitable if that is too little. Other processes find the same store by `url` and `durability`.
+    StoreUnsuitable if that is too little. Other processes find the same store by `url` and `durability`,
+    unless this one is `alone`: then the server is its own, and nobody else has the key to it.
     """
+
+    alone = False
 
     def __init__(
         self,
@@ -90,7 +93,7 @@ class RedisStore:
 
     def async_log(self) -> AsyncLog:
         """The log for an event loop."""
-        return _LoopLog(self._log, LoopLine(self._connection))
+        return _LoopLog(self._log, LoopLine(self._connection), alone=self.alone)
 
     def close(self) -> None:
         """Hangs up."""
@@ -100,8 +103,13 @@ class RedisStore:
 class _LoopLog:
     """`contract.AsyncLog` over a line of its own."""
 
-    def __init__(self, log: RedisLog, line: LoopLine) -> None:
-        self._log, self._line = log, line
+    def __init__(self, log: RedisLog, line: LoopLine, *, alone: bool) -> None:
+        self._log, self._line, self._alone = log, line, alone
+
+    @property
+    def tenure(self) -> int | None:
+        """Counts the lives of the line, where nobody else can write."""
+        return self._line.life if self._alone else None
 
     async def append(self, epoch: str, appends: Sequence[Append]) -> list[Outcome]:
         """What became of each wish; one round trip for all."""

@@ -33,6 +33,12 @@ class LoopLine:
         self._connection = connection
         self._pipe: _Pipe | None = None
         self._opening: asyncio.Task[_Pipe | None] | None = None
+        self._lives = 0
+
+    @property
+    def life(self) -> int | None:
+        """Another number after each loss; None while there is no connection."""
+        return None if self._pipe is None or self._pipe.lost else self._lives
 
     async def ask(self, commands: Sequence[Command], *, again: bool = False) -> Replies:
         """The replies in order, error replies in their places; `again`: they only read, and may be repeated.
@@ -81,6 +87,7 @@ class LoopLine:
         line._sock.settimeout(0)
         loop, timeout_s = asyncio.get_running_loop(), self._connection.socket_timeout_s
         _, self._pipe = await loop.create_connection(lambda: _Pipe(line, timeout_s), sock=line._sock)
+        self._lives += 1
         return self._pipe
 
     def _opened(self, task: asyncio.Task[_Pipe | None]) -> None:

@@ -175,7 +175,9 @@ class MemoryStore:
 
 
 class InlineLog:
-    """`contract.AsyncLog` of a store that never lets anybody wait."""
+    """`contract.AsyncLog` of a store that never lets anybody wait, and that several replicas may share."""
+
+    tenure: int | None = None
 
     def __init__(self, store: Store) -> None:
         self._store = store

@@ -34,8 +34,8 @@ APPENDFSYNC = {"fsync": "always", "everysec": "everysec", "memory": "no"}
 class Valkey:
     """The process. The thread that makes it must outlive it: the thread's end is the server's."""
 
-    def __init__(self, data_dir: DataDir, durability: str) -> None:
-        self._data_dir, self._durability = data_dir, durability
+    def __init__(self, data_dir: DataDir, durability: str, password: str) -> None:
+        self._data_dir, self._durability, self._password = data_dir, durability, password
         self._wants_file = durability != "memory"
         # It must load what is there; what is wanted comes after that.
         self._has_file = data_dir.has_append_only_file or (self._wants_file and not data_dir.has_dump)
@@ -70,6 +70,7 @@ class Valkey:
             "port": "0",
             "unixsocket": str(self._data_dir.socket),
             "unixsocketperm": "700",
+            "requirepass": self._password,
             "dir": str(self._data_dir.path),
             "logfile": str(self._data_dir.server_log),
             "save": "",
@@ -116,7 +117,8 @@ class Valkey:
         return info if info.get("process_id") == str(self.process.pid) else {}
 
     def _ask(self, *command: str) -> Any:
-        line = Line(path=str(self._data_dir.socket), socket_timeout=None, protocol=2)
+        path, password = str(self._data_dir.socket), self._password
+        line = Line(path=path, password=password, socket_timeout=None, protocol=2)
         try:
             line.send_command(*command)
             return line.read_response()

@@ -1,0 +1,89 @@
+"""A hot model on the event loop: small pushes, and looks at it, without a thread's turn.
+
+A turn costs more than everything else a small push needs. Where somebody is at work on the model, or another
+replica's entries have to be played first, the answer is None and a thread has to do it.
+
+A look asks the server where the log ends, unless nobody else can have written to it (`AsyncLog.tenure`): then
+what is published is the latest, and the look is over before it began.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from functools import partial
+
+from gradledger_server.errors import GradledgerError
+from gradledger_server.replica.draft import Draft
+from gradledger_server.replica.hot import Answer, Hot
+from gradledger_server.replica.laps import end_all
+from gradledger_server.replica.published import Published
+from gradledger_server.store.contract import SMALL_BYTES, Appended, AsyncLog, Outcome
+
+
+class Quick:
+    """`hot` on one event loop, its log asked by `log`; `threads` do what takes longer after all."""
+
+    def __init__(self, hot: Hot, log: AsyncLog, threads: Executor) -> None:
+        self._hot, self._log, self._threads = hot, log, threads
+        self._latest_in: int | None = None  # the tenure in which what is published is the latest
+        self._doubts = 0
+
+    @property
+    def is_latest(self) -> bool:
+        """Whether what is published holds every push ever acknowledged, without asking anybody."""
+        return self._latest_in is not None and self._latest_in == self._log.tenure
+
+    def doubt(self) -> None:
+        """Something went wrong on the way to the log or back: whoever looks next asks the server."""
+        self._latest_in = None
+        self._doubts += 1
+
+    async def commit(self, drafts: Sequence[Draft]) -> list[Answer | GradledgerError] | None:
+        """See `Hot.commit`; None, and nothing done, if it is none of this."""
+        small = all(draft.record.payload.nbytes <= SMALL_BYTES for draft in drafts)
+        hot = self._hot
+        if not small or not hot.model.small or not hot.lock.acquire(blocking=False):
+            return None
+        try:
+            if any(draft.objection(hot.model) for draft in drafts):
+                return None  # another replica may have made it right
+            laps = [draft.laps for draft in drafts]
+            end_all(laps, "queue")
+            results = await self._log.append(hot.epoch, [draft.wish() for draft in drafts])
+            end_all(laps, "append")
+            if self._follow(results):
+                return hot.conclude(drafts, results)
+            self.doubt()
+            conclude = partial(hot.conclude, drafts, results)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, conclude)
+        except BaseException:
+            self.doubt()
+            raise
+        finally:
+            hot.lock.release()
+
+    async def look(self) -> Published | None:
+        """See `Hot.look`; None if it takes longer."""
+        if self.is_latest:
+            return self._hot.published
+        if not self._hot.lock.acquire(blocking=False):
+            return None
+        try:
+            tenure, doubts = self._log.tenure, self._doubts
+            head = await self._log.head(self._hot.epoch)
+            if head is None or head.chain != self._hot.playback.chain:
+                return None
+            if doubts == self._doubts:
+                self._latest_in = tenure
+            self._hot.playback.note_saved(head.saved)
+            return self._hot.published
+        finally:
+            self._hot.lock.release()
+
+    def _follow(self, results: Sequence[Outcome]) -> bool:
+        """Whether all is appended right behind the state as it is, so that nothing has to be read."""
+        offsets = [result.offset for result in results if isinstance(result, Appended)]
+        first = self._hot.playback.applied + 1
+        return offsets == list(range(first, first + len(results)))
