@@ -47,7 +47,8 @@ def begun(store: Store, name: str, elements: int) -> Hot:
 
 def loaded(store: Store, name: str) -> Hot:
     """The model as a process that has just started loads it: nothing is recycled."""
-    return Hot(name, name, store, open_device("cpu"), Blocks())
+    store.blocks.clear()
+    return Hot(name, name, store, open_device("cpu"), store.blocks)
 
 
 def push(hot: Hot, elements: int, sequences: range, at_once: int = 1) -> None:

@@ -19,7 +19,6 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gradledger_server.blocks import Blocks
 from gradledger_server.entries import (
     Configure,
     Create,
@@ -71,7 +70,7 @@ class Replica:
     def __init__(self, store: Store, device: Device, cadence: Cadence | None = None) -> None:
         self.store = store
         self.device = device
-        self.blocks = Blocks()
+        self.blocks = store.blocks
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="replica")
         self.shelf = Shelf(store, device, self.blocks, self._threads, cadence or Cadence())
         self._copying = asyncio.Semaphore(2)  # a copy of all slots is as large as they are

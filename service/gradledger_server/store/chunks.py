@@ -71,7 +71,7 @@ def fetch(connection: Connection, row: Row, nbytes: int, check: Check | None = N
 
 
 def _fetch(connection: Connection, row: Row, nbytes: int, check: Check | None) -> memoryview:
-    block = memoryview(bytearray(nbytes if row.count > 1 else 0))
+    block = connection.blocks.take(nbytes if row.count > 1 else 0).data
     gets: list[Command] = [("GET", name) for name in row.names()]
     with closing(connection.stream(gets, AHEAD)) as chunks:
         for index, chunk in enumerate(chunks):

@@ -20,6 +20,7 @@ from redis.exceptions import ConnectionError as LostConnection
 from redis.exceptions import TimeoutError as TookTooLong
 from redis.retry import Retry
 
+from gradledger_server.blocks import Blocks
 from gradledger_server.errors import StoreFull, StoreUnavailable, StoreUnsuitable
 from gradledger_server.store import scripts
 from gradledger_server.store.contract import StoreFacts
@@ -52,6 +53,7 @@ class Connection:
     ) -> None:
         self._durability = durability
         self.socket_timeout_s = socket_timeout_s
+        self.blocks = Blocks()  # large values are received into them
         self._facts: StoreFacts | None = None
         self._idle: deque[Line] = deque()  # the one used last is taken first
         self._learning = threading.Lock()

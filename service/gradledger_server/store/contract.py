@@ -34,6 +34,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from gradledger_server.blocks import Blocks
 from gradledger_server.entries import Logged, Record
 
 READ_BYTES = 64 << 20
@@ -145,7 +146,10 @@ class AsyncLog(Protocol):
 
 
 class Store(Protocol):
-    """See the module's docstring."""
+    """See the module's docstring. What is large and comes from here lies in `blocks`, and is recycled."""
+
+    @property
+    def blocks(self) -> Blocks: ...
 
     def facts(self) -> StoreFacts:
         """What the server is, as of the latest connection made to it. Costs nothing after the first call."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gradledger_server.blocks import Blocks
 from gradledger_server.entries import Logged, Record
 from gradledger_server.store.connection import CONNECT_TIMEOUT_S, SOCKET_TIMEOUT_S, Connection
 from gradledger_server.store.contract import (
@@ -48,6 +49,11 @@ class RedisStore:
         self._log = RedisLog(self._connection, remembered)
         self._snapshots = RedisSnapshots(self._connection)
         self._names = RedisNames(self._connection, self._log)
+
+    @property
+    def blocks(self) -> Blocks:
+        """The memory that large payloads and snapshots are received into."""
+        return self._connection.blocks
 
     def facts(self) -> StoreFacts:
         """What the server is, as of the latest connection made to it."""

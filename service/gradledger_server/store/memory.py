@@ -7,6 +7,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from gradledger_server.blocks import Blocks
 from gradledger_server.entries import Logged, Record
 from gradledger_server.store.contract import (
     READ_BYTES,
@@ -54,6 +55,7 @@ class MemoryStore:
 
     def __init__(self, *, remembered: int = REMEMBERED_ENTRIES) -> None:
         self._remembered = remembered
+        self.blocks = Blocks()
         self._lock = threading.Lock()
         self._names: dict[str, str] = {}
         self._logs: dict[str, _Log] = {}
