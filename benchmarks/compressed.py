@@ -81,7 +81,7 @@ def _logged_bytes(service: Service, pusher: Pusher) -> int:
     """What the server holds of a push that was just made."""
     pusher.push()
     epoch = json.loads(service.request("GET", f"/v1/models/{MODEL}").data)["epoch"]
-    with redis.Redis(unix_socket_path=str(DataDir(service.data_dir).socket)) as server:
+    with redis.Redis.from_url(DataDir(service.data_dir).url) as server:
         held: Any = server
         ((_, entry),) = held.xrevrange(keys.log(epoch), count=1)
         if b"chunks" not in entry:

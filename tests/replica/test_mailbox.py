@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -159,6 +160,24 @@ def test_a_waiting_pull_hears_of_another_replicas_step_and_gives_up_in_time() ->
     run(story)
 
 
+def test_threads_that_wait_for_a_push_do_not_keep_it_from_its_end() -> None:
+    """It holds the model's lock while it waits for the log, and after that may need a thread itself."""
+
+    async def story(post: Post) -> None:
+        await post.push("a", 1)
+        post.store.hold = threading.Event()
+        again = asyncio.create_task(post.push("a", 1))  # its receipt has to be looked for
+        await asyncio.sleep(0.05)
+        waiting = [asyncio.create_task(post.mailbox.run(Hot.look)) for _ in range(8)]  # on all four threads
+        await asyncio.sleep(0.05)
+        post.store.hold.set()
+        async with asyncio.timeout(5):
+            assert (await again).replayed
+            assert {look.step for look in await asyncio.gather(*waiting)} == {1}
+
+    run(story)
+
+
 def test_looks_and_pushes_that_wait_together_see_one_another() -> None:
     async def story(post: Post) -> None:
         looked, pushed = await asyncio.gather(post.mailbox.look(), post.push("a", 1))
@@ -201,6 +220,40 @@ def test_a_quiet_model_is_saved_then_dropped_and_comes_back() -> None:
         assert (await again.look()).array("w").tolist() == [-1.0, -1.0]
 
     replica_story(story)
+
+
+def test_many_quiet_models_are_saved_one_after_the_other() -> None:
+    """Each costs several pushes: of very many they would leave no time for anything else."""
+
+    async def story(world: World, replica: Replica) -> None:
+        names = [f"m{i}" for i in range(12)]
+        saves: list[str] = []
+        at_once = most = 0
+        for name in names:
+            world.create(name, {"w": (2,)}, {"w": np.zeros(2, np.float32)}, optimizer={"rule": "sgd"})
+        save = Hot.save
+
+        def counted(hot: Hot) -> bool:
+            nonlocal at_once, most
+            at_once += 1
+            most = max(most, at_once)
+            time.sleep(0.005)
+            at_once -= 1
+            saves.append(hot.name)
+            return save(hot)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Hot, "save", counted)
+            for name in names:
+                mailbox = await replica.shelf.open(name)
+                await mailbox.push(world.draft(name, {"w": np.ones(2, np.float32)}, worker="a", sequence=1))
+            begun = time.monotonic()
+            await until(lambda: len(saves) == len(names))
+        assert sorted(saves) == sorted(names), "each once"
+        assert most == 1
+        assert time.monotonic() - begun > 11 * 0.005 / 0.5, "and with rests in between"
+
+    replica_story(story, Cadence(quiet_s=0.05, tick_s=0.02, saving_share=0.5))
 
 
 def test_a_model_deleted_elsewhere_leaves_memory() -> None:

@@ -18,7 +18,7 @@ import redis
 from gradledger_server.errors import StoreUnavailable, StoreUnsuitable
 from gradledger_server.store import Embedded, RedisStore, Store, open_store
 from gradledger_server.store.contract import Appended, Snapshot
-from gradledger_server.store.datadir import SOCKET_PATH_BYTES
+from gradledger_server.store.datadir import SOCKET_PATH_BYTES, DataDir
 from tests.store.conftest import grow, push, record
 
 PAYLOAD = bytes(range(256)) * 1000
@@ -100,6 +100,9 @@ def test_nobody_comes_in_by_mistake(tmp_path: Path) -> None:
     """A replica that has the server to itself answers reads without asking it: nobody else may write."""
     with Embedded(tmp_path) as server, pytest.raises(StoreUnavailable, match="login"):
         RedisStore(f"unix://{socket_of(server)}").facts()
+    assert (tmp_path / "valkey.password").stat().st_mode & 0o077 == 0
+    with Embedded(tmp_path) as server:
+        assert RedisStore(DataDir(tmp_path).url).names() == RedisStore(server.url).names() == {}
 
 
 def test_the_server_takes_no_connections_but_on_its_socket(tmp_path: Path) -> None:

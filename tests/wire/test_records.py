@@ -28,7 +28,7 @@ from gradledger_server.entries import (
 )
 from gradledger_server.errors import MalformedRecord
 from gradledger_server.wire.digest import digest
-from gradledger_server.wire.records import from_json, from_record, to_json, to_record
+from gradledger_server.wire.records import from_json, from_record, push_record, to_json, to_record
 from gradledger_server.wire.safetensors import OWN, decode, encode, header
 from tests.wire.conftest import Filled, named_tensors
 
@@ -112,6 +112,12 @@ def test_the_entry_comes_back(entry: Entry) -> None:
     assert type(again) is type(entry)
     assert facts(again) == facts(entry)
     assert to_record(again) == record
+
+
+@given(entries())
+def test_the_short_way_to_a_push_s_record_writes_the_same(entry: Entry) -> None:
+    if isinstance(entry, Push):
+        assert push_record(entry) == to_record(entry)
 
 
 def push(**changes: Any) -> Push:

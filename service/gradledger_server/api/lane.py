@@ -8,7 +8,6 @@ ASGI itself) is longer than the whole update of a small model.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Awaitable, Callable
 
 from fastapi import FastAPI, Request
@@ -56,11 +55,13 @@ class Lane:
 
     async def serve(self, request: Whole) -> Response:
         """The answer to a request that came in one piece."""
-        head, started = request.head, time.perf_counter()
-        route = self._routes[head.method, head.kind]
-        response = await self._answer(route.endpoint, request, head.model)
-        self._metrics.time(head.method, route.path, response.status_code, time.perf_counter() - started)
-        return response
+        head = request.head
+        return await self._answer(self._routes[head.method, head.kind].endpoint, request, head.model)
+
+    def note(self, request: Whole, status: int, seconds: float) -> None:
+        """Counts such a request, once its answer is on its way."""
+        head = request.head
+        self._metrics.time(head.method, self._routes[head.method, head.kind].path, status, seconds)
 
     async def _answer(self, work: Work, request: Request, model: str) -> Response:
         try:

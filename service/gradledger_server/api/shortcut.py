@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Protocol as Interface
@@ -99,10 +100,15 @@ class Shortcut:
         task.add_done_callback(self._parser.tasks.discard)
 
     async def _serve(self, request: Whole) -> None:
+        began = time.perf_counter()
         try:
             response = await self._lane.serve(request)
             if not request.hung_up:
                 await self._send(response, request.request_id)
+            self._lane.note(request, response.status_code, time.perf_counter() - began)
+        except BaseException:
+            self._last = True  # half an answer may be out
+            raise
         finally:
             self._request = None
             self._end()

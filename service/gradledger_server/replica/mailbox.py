@@ -35,7 +35,7 @@ class Mailbox:
 
     def __init__(self, hot: Hot, log: AsyncLog, threads: Executor) -> None:
         self.hot = hot
-        self._quick = Quick(hot, log, threads)
+        self._quick = Quick(hot, log)
         self._threads = threads
         self._pushes: list[tuple[Draft, asyncio.Future[Answer]]] = []
         self._looks: list[asyncio.Future[Published]] = []

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from concurrent.futures import Executor
-from functools import partial
 
 from gradledger_server.errors import GradledgerError
 from gradledger_server.replica.draft import Draft
@@ -21,12 +19,14 @@ from gradledger_server.replica.laps import end_all
 from gradledger_server.replica.published import Published
 from gradledger_server.store.contract import SMALL_BYTES, Appended, AsyncLog, Outcome
 
+AT_ONCE = 64  # more pushes than that would keep everybody else's requests waiting
+
 
 class Quick:
-    """`hot` on one event loop, its log asked by `log`; `threads` do what takes longer after all."""
+    """`hot` on one event loop, its log asked by `log`."""
 
-    def __init__(self, hot: Hot, log: AsyncLog, threads: Executor) -> None:
-        self._hot, self._log, self._threads = hot, log, threads
+    def __init__(self, hot: Hot, log: AsyncLog) -> None:
+        self._hot, self._log = hot, log
         self._latest_in: int | None = None  # the tenure in which what is published is the latest
         self._doubts = 0
 
@@ -42,9 +42,8 @@ class Quick:
 
     async def commit(self, drafts: Sequence[Draft]) -> list[Answer | GradledgerError] | None:
         """See `Hot.commit`; None, and nothing done, if it is none of this."""
-        small = all(draft.record.payload.nbytes <= SMALL_BYTES for draft in drafts)
-        hot = self._hot
-        if not small or not hot.model.small or not hot.lock.acquire(blocking=False):
+        hot, small = self._hot, all(draft.record.payload.nbytes <= SMALL_BYTES for draft in drafts)
+        if not small or len(drafts) > AT_ONCE or not hot.model.small or not hot.lock.acquire(blocking=False):
             return None
         try:
             if any(draft.objection(hot.model) for draft in drafts):
@@ -56,8 +55,8 @@ class Quick:
             if self._follow(results):
                 return hot.conclude(drafts, results)
             self.doubt()
-            conclude = partial(hot.conclude, drafts, results)
-            return await asyncio.get_running_loop().run_in_executor(self._threads, conclude)
+            # Not on the replica's threads: all of them may be waiting for the lock that is held here.
+            return await asyncio.to_thread(hot.conclude, drafts, results)
         except BaseException:
             self.doubt()
             raise

@@ -3,6 +3,7 @@
     service.lock     held by the service, holds its process id
     server.lock      held by the server itself (inherited), holds its process id
     valkey.sock      the server's socket, elsewhere if the path were too long for one
+    valkey.password  for the socket, of the server that runs or ran last
     valkey.log       the server's own words
     appendonlydir/   the data, durability fsync and everysec
     dump.rdb         the data, durability memory, as of the last orderly stop
@@ -16,6 +17,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import secrets
 import shutil
 import signal
 import stat
@@ -29,6 +31,7 @@ from gradledger_server.errors import StoreUnavailable, StoreUnsuitable
 
 log = structlog.get_logger()
 
+PASSWORD = "valkey.password"
 SOCKET_PATH_BYTES = 100  # the kernel takes 107
 PATIENCE_S = {signal.SIGTERM: 30.0, signal.SIGKILL: 5.0}  # SIGTERM: it may have data to write
 POLL_S = 0.02
@@ -56,6 +59,20 @@ class DataDir:
     @property
     def server_log(self) -> Path:
         return self.path / "valkey.log"
+
+    @property
+    def url(self) -> str:
+        """The server's, for `RedisStore` and for whoever has to look inside; the password is its latest one."""
+        return f"unix://{self.socket}?password={(self.path / PASSWORD).read_text()}"
+
+    def new_password(self) -> str:
+        """A password for the server, from now on in a file that its owner alone can read."""
+        password, made = secrets.token_hex(16), self.path / f"{PASSWORD}.new"
+        made.unlink(missing_ok=True)
+        with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(password)
+        made.replace(self.path / PASSWORD)
+        return password
 
     @property
     def has_append_only_file(self) -> bool:

@@ -6,7 +6,6 @@ it: a service killed with SIGKILL takes its Valkey along, gently, and the next s
 
 from __future__ import annotations
 
-import secrets
 import subprocess
 import threading
 from pathlib import Path
@@ -30,7 +29,7 @@ class Embedded:
     def __init__(self, data_dir: Path, durability: str = "fsync") -> None:
         self._data_dir = DataDir(data_dir)
         self._durability = durability
-        self._password = secrets.token_hex(16)  # nobody comes in by mistake, and so we may rely on it
+        self._password = ""  # so that nobody comes in by mistake, and we may rely on it
         self._claim: int | None = None
         self._server: Valkey | None = None
         self._failure: Exception | None = None
@@ -41,7 +40,7 @@ class Embedded:
     @property
     def url(self) -> str:
         """For `RedisStore`; the same over restarts."""
-        return f"unix://{self._data_dir.socket}?password={self._password}"
+        return self._data_dir.url
 
     @property
     def pid(self) -> int:
@@ -53,6 +52,7 @@ class Embedded:
     def start(self) -> Embedded:
         """Returns when the server has loaded its data. Raises StoreUnsuitable or StoreUnavailable."""
         self._claim = self._data_dir.claim()
+        self._password = self._data_dir.new_password()
         self._watch.start()
         self._started.wait()
         if self._failure is not None:
