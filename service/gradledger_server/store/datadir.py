@@ -31,7 +31,7 @@ from gradledger_server.errors import StoreUnavailable, StoreUnsuitable
 
 log = structlog.get_logger()
 
-PASSWORD = "valkey.password"
+PASSWORD_FILE = "valkey.password"
 SOCKET_PATH_BYTES = 100  # the kernel takes 107
 PATIENCE_S = {signal.SIGTERM: 30.0, signal.SIGKILL: 5.0}  # SIGTERM: it may have data to write
 POLL_S = 0.02
@@ -62,16 +62,16 @@ class DataDir:
 
     @property
     def url(self) -> str:
-        """The server's, for `RedisStore` and for whoever has to look inside; the password is its latest one."""
-        return f"unix://{self.socket}?password={(self.path / PASSWORD).read_text()}"
+        """The server's, for `RedisStore` and for whoever has to look inside, with its latest password."""
+        return f"unix://{self.socket}?password={(self.path / PASSWORD_FILE).read_text()}"
 
     def new_password(self) -> str:
         """A password for the server, from now on in a file that its owner alone can read."""
-        password, made = secrets.token_hex(16), self.path / f"{PASSWORD}.new"
+        password, made = secrets.token_hex(16), self.path / f"{PASSWORD_FILE}.new"
         made.unlink(missing_ok=True)
         with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(password)
-        made.replace(self.path / PASSWORD)
+        made.replace(self.path / PASSWORD_FILE)
         return password
 
     @property
