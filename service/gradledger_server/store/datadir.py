@@ -31,7 +31,7 @@ from gradledger_server.errors import StoreUnavailable, StoreUnsuitable
 
 log = structlog.get_logger()
 
-PASSWORD_FILE = "valkey.password"
+PASSWORD_FILE = "valkey.password"  # noqa: S105  # a name, and no password
 SOCKET_PATH_BYTES = 100  # the kernel takes 107
 PATIENCE_S = {signal.SIGTERM: 30.0, signal.SIGKILL: 5.0}  # SIGTERM: it may have data to write
 POLL_S = 0.02
