@@ -66,6 +66,7 @@ SAID: dict[str, Callable[[Model], bytes]] = {
     "a pull": asked,
     "a pull by safetensors": lambda m: asked(m, Accept=SAFETENSORS),
     "a pull of a view that is none": lambda m: asked(m, "?view=eva"),
+    "a pull that says what goes without saying": lambda m: asked(m, Connection="Keep-Alive"),
     "a pull with a length": lambda m: asked(m, Content_Length=0),
     "two lines of one header": lambda m: asked(m, Accept="text/html").replace(
         b"\r\n\r\n", b"\r\nAccept: */*\r\n\r\n"
@@ -120,6 +121,10 @@ def test_both_ways_lead_to_the_same_answer(service: Service, new: Model, saying:
         "Content-Length: 1000000",
         "Content-Length: +70",
         "Upgrade: websocket",
+        "Connection: keep-alive, upgrade",
+        "Host: here\n\nGET /v1/models/m/parameters HTTP/1.1\r\nHost: here",
+        "Host: here\nX: y",
+        "Content-Length: 0\r\nContent-Length: 0",
         "Not a header",
         "Broken : name",
         "X-Nul: \0",

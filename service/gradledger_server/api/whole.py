@@ -26,7 +26,7 @@ _LINE = re.compile(
 T = TypeVar("T")
 
 _METHODS = {(b"GET", b"parameters"): "GET", (b"POST", b"gradients"): "POST"}
-_UNUSUAL = ("transfer-encoding", "expect", "upgrade", "connection", "te", "trailer")
+_UNUSUAL = ("transfer-encoding", "expect", "upgrade", "te", "trailer")
 
 
 class KnownHeaders(Headers):
@@ -129,12 +129,16 @@ def head_of(data: bytes) -> Head | None:
 def _headers(block: bytes) -> tuple[KnownHeaders, int] | None:
     """The header lines and the body's length; None where they need more than that."""
     listener = _Listener()
+    if b"\n" in block.replace(b"\r\n", b""):  # where a line ends, two readers might not agree
+        return None
     try:
         httptools.HttpRequestParser(listener).feed_data(b"GET / HTTP/1.1\r\n" + block + b"\r\n\r\n")
     except httptools.HttpParserError:
         return None
     headers = KnownHeaders(listener.lines)
-    if not listener.complete or any(name in headers for name in _UNUSUAL):
+    if listener.heads != 1 or any(name in headers for name in _UNUSUAL):
+        return None
+    if headers.get("connection", "keep-alive").lower() != "keep-alive":
         return None
     length = headers.get("content-length", "0")
     if not (length.isascii() and length.isdigit() and len(length) < 6 and int(length) <= BODY_BYTES):
@@ -145,10 +149,10 @@ def _headers(block: bytes) -> tuple[KnownHeaders, int] | None:
 class _Listener:
     def __init__(self) -> None:
         self.lines: list[tuple[bytes, bytes]] = []
-        self.complete = False
+        self.heads = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self.lines.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        self.complete = True
+        self.heads += 1

@@ -142,18 +142,17 @@ def to_record(entry: Entry) -> Record:
 
 def push_record(push: Push) -> Record:
     """What `to_record` makes of a push that was checked when it arrived, at a fraction of its time."""
-    norm = push.grad_norm
     facts = {
         "at_ms": push.at_ms,
         "base": push.base,
         "digest": push.digest,
         "durability": push.durability,
-        "grad_norm": norm if math.isfinite(norm) else repr(norm),
+        "grad_norm": _written(push.grad_norm),
         "key": push.key,
         "kind": "push",
         "sequence": push.sequence,
         "v": VERSION,
-        "weight": push.weight,
+        "weight": _written(push.weight),
         "worker": push.worker,
         "zeroed": push.zeroed,
     }
