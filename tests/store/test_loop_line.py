@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import redis
@@ -160,3 +168,56 @@ def test_growing_by_threads_and_by_the_loop_is_one_log(ledger: RedisStore, raw: 
             assert (mine.offset, theirs.offset) == (offset, offset + 1)
 
     asking(ledger, story)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its certificate with openssl")
+def test_a_line_that_is_encrypted_is_left_to_threads(
+    server: Embedded, raw: redis.Redis, tmp_path: Path
+) -> None:
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
+    subprocess.run([*make, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    url = urlsplit(server.url)
+    with encrypted(url.path, certificate, key) as port:
+        store = RedisStore(f"rediss://localhost:{port}?ssl_cert_reqs=none&{url.query}")
+        store.create("model", "epoch", record("create"))
+
+        async def story(soon: AsyncLog) -> None:
+            for offset in (2, 3):
+                [appended] = await soon.append("epoch", [push("a")])
+                head = await soon.head("epoch")
+                assert isinstance(appended, Appended)
+                assert head is not None
+                assert appended.offset == head.offset == offset
+
+        asking(store, story)
+        store.close()
+
+
+@contextmanager
+def encrypted(path: str, certificate: Path, key: Path) -> Iterator[int]:
+    """The port of a door with TLS to the socket at `path`."""
+    terms = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    terms.load_cert_chain(certificate, key)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=_let_in, args=(listener, terms, path), daemon=True).start()
+        yield listener.getsockname()[1]
+
+
+def _let_in(listener: socket.socket, terms: ssl.SSLContext, path: str) -> None:
+    with contextlib.suppress(OSError):  # the door is closed
+        while True:
+            client, inside = (
+                terms.wrap_socket(listener.accept()[0], server_side=True),
+                socket.socket(socket.AF_UNIX),
+            )
+            inside.connect(path)
+            for source, target in ((client, inside), (inside, client)):
+                threading.Thread(target=_carry, args=(source, target), daemon=True).start()
+
+
+def _carry(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(1 << 16):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_RDWR)

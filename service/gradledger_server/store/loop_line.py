@@ -34,6 +34,7 @@ class LoopLine:
         self._pipe: _Pipe | None = None
         self._opening: asyncio.Task[_Pipe | None] | None = None
         self._lives = 0
+        self._by_threads = False  # with TLS, of which asyncio would want to do the greeting again
 
     @property
     def life(self) -> int | None:
@@ -60,7 +61,7 @@ class LoopLine:
 
     async def _exchange(self, commands: Sequence[Command]) -> Replies:
         pipe = self._pipe
-        if pipe is None or pipe.lost:
+        if not self._by_threads and (pipe is None or pipe.lost):
             pipe = await self._open()
         if pipe is None:
             return await asyncio.to_thread(self._connection.replies, commands)
@@ -81,8 +82,9 @@ class LoopLine:
 
     async def _connect(self) -> _Pipe | None:
         line = await asyncio.to_thread(self._connection.take)
-        if isinstance(line._sock, ssl.SSLSocket):  # asyncio would want to greet again
+        if isinstance(line._sock, ssl.SSLSocket):
             self._connection.give(line)
+            self._by_threads = True
             return None
         line._sock.settimeout(0)
         loop, timeout_s = asyncio.get_running_loop(), self._connection.socket_timeout_s
