@@ -58,6 +58,14 @@ class Lane:
         head = request.head
         return await self._answer(self._routes[head.method, head.kind].endpoint, request, head.model)
 
+    def at_once(self, request: Whole, told: Callable[[Response], None]) -> bool:
+        """Serves a usual request without a task, if nothing is in the way: `told` gets the answer, perhaps
+        before this returns. False, and nothing done, if it needs `serve`."""
+        context: Context = self.app.state.context
+        if request.head.kind == "gradients":
+            return gradients.push_at_once(request, context, told)
+        return parameters.pull_at_once(request, context, told)
+
     def note(self, request: Whole, status: int, seconds: float) -> None:
         """Counts such a request, once its answer is on its way."""
         head = request.head

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from gradledger_server.api import documents, responses, rows
 from gradledger_server.api.body import HEADER_ALLOWANCE_BYTES, receive
 from gradledger_server.api.context import Context, ModelName, Served
-from gradledger_server.api.forms import form_of_body, matches, wait_s
+from gradledger_server.api.forms import Chosen, form_of_answer, form_of_body, matches, wait_s
 from gradledger_server.api.problems import responses as problems
 from gradledger_server.api.schemas import UploadRequest, read
+from gradledger_server.api.whole import Whole, once
 from gradledger_server.entries import Tensors
-from gradledger_server.errors import TensorNotFound
+from gradledger_server.errors import GradledgerError, TensorNotFound
 from gradledger_server.replica import TRAIN, Mailbox, Published
 from gradledger_server.wire import json_form
 
@@ -38,6 +41,33 @@ async def pull(request: Request, model: ModelName, served: Served) -> Response:
     if matches(published.etag_of(tag), request.headers.get("if-none-match")):
         return responses.not_modified(published, tag)
     return responses.parameters(await _seen(published, request, model, served), chosen)
+
+
+def pull_at_once(request: Whole, served: Context, told: Callable[[Response], None]) -> bool:
+    """The same of a model whose latest parameters are known here, without waiting for anything.
+
+    False, and nothing done, if the request says more than the ordinary: then `pull` answers.
+    """
+    chosen, mailbox = _usual_answer(request), served.replica.shelf.at_hand(request.head.model)
+    published = None if mailbox is None else mailbox.latest
+    if chosen is None or request.head.query or published is None or published.missing:
+        return False
+    if published.layout.nbytes > responses.JSON_ANSWER_BYTES:
+        return False
+    if matches(published.etag, request.headers.get("if-none-match")):
+        told(responses.not_modified(published, TRAIN))
+    else:
+        told(responses.parameters(published, chosen))
+    return True
+
+
+@once
+def _usual_answer(request: Request) -> Chosen | None:
+    """The form of the answer to a pull that does not wait; None for one that does, or asks for another."""
+    try:
+        return None if "prefer" in request.headers else form_of_answer(request, "json")
+    except GradledgerError:
+        return None
 
 
 @router.get(

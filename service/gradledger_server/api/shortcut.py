@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from functools import partial
 from http import HTTPStatus
+from typing import Any
 from typing import Protocol as Interface
 
 from starlette.responses import Response
@@ -18,7 +20,9 @@ from gradledger_server.api.whole import Head, Whole, head_of
 
 JOINED_BYTES = 64 << 10  # up to here copying a body is cheaper than sending it apart from its head
 
-_STATUS_LINES = {status: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+_STATUS_LINES = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
+}
 
 
 class Parser(Interface):
@@ -52,6 +56,7 @@ class Shortcut:
         self._request: Whole | None = None  # at work
         self._behind: list[bytes] = []
         self._last = False
+        self._began = 0.0  # of that request
 
     @property
     def busy(self) -> bool:
@@ -93,45 +98,70 @@ class Shortcut:
         self._last = True
 
     def _begin(self, request: Whole) -> None:
-        self._request = request
+        self._request, self._began = request, time.perf_counter()
         self._parser.begins()
-        task = self._parser.loop.create_task(self._serve(request))
+        if not self._lane.at_once(request, partial(self._told, request)):
+            self._start(self._serve(request))
+
+    def _told(self, request: Whole, response: Response) -> None:
+        """The answer to what was served at once leaves at once if it is small, else as `_finish` sends it."""
+        pieces = [] if request.hung_up else self._pieces(response, request.request_id)
+        if len(pieces) > 1 or self._parser.flow.write_paused:
+            self._start(self._finish(request, response))
+            return
+        for piece in pieces:
+            self._parser.wire.write(piece)
+        self._served(request, response)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._parser.loop.create_task(work)
         self._parser.tasks.add(task)
         task.add_done_callback(self._parser.tasks.discard)
 
     async def _serve(self, request: Whole) -> None:
-        began = time.perf_counter()
         try:
             response = await self._lane.serve(request)
-            if not request.hung_up:
-                await self._send(response, request.request_id)
-            self._lane.note(request, response.status_code, time.perf_counter() - began)
         except BaseException:
-            self._last = True  # half an answer may be out
+            self._give_up()
             raise
-        finally:
-            self._request = None
-            self._end()
+        await self._finish(request, response)
 
-    async def _send(self, response: Response, request_id: str) -> None:
+    async def _finish(self, request: Whole, response: Response) -> None:
+        try:
+            for piece in [] if request.hung_up else self._pieces(response, request.request_id):
+                if self._parser.flow.write_paused:
+                    await self._parser.flow.drain()
+                self._parser.wire.write(piece)
+            if self._parser.flow.write_paused:
+                await self._parser.flow.drain()
+        except BaseException:  # half an answer may be out
+            self._give_up()
+            raise
+        self._served(request, response)
+
+    def _pieces(self, response: Response, request_id: str) -> list[bytes | memoryview]:
+        """The answer as it goes over the wire: its head, together with the body if that is small."""
         parts: Sequence[bytes | memoryview] = (
             response.parts if isinstance(response, Parts) else (bytes(response.body),)
         )
-        lines = [_STATUS_LINES[HTTPStatus(response.status_code)]]
+        lines = [_STATUS_LINES[response.status_code]]
         for name, value in (*self._parser.default_headers, *response.raw_headers):
             lines += (name, b": ", value, b"\r\n")
             self._last = self._last or (name == b"connection" and value == b"close")
         lines.append(b"x-request-id: %b\r\n\r\n" % request_id.encode())
         if len(parts) == 1 and len(parts[0]) <= JOINED_BYTES:
             lines.append(parts[0])  # type: ignore[arg-type]  # bytes join views as well
-            parts = ()
-        self._parser.wire.write(b"".join(lines))
-        for part in parts:
-            if self._parser.flow.write_paused:
-                await self._parser.flow.drain()
-            self._parser.wire.write(part)
-        if self._parser.flow.write_paused:
-            await self._parser.flow.drain()
+            return [b"".join(lines)]
+        return [b"".join(lines), *parts]
+
+    def _served(self, request: Whole, response: Response) -> None:
+        self._lane.note(request, response.status_code, time.perf_counter() - self._began)
+        self._request = None
+        self._end()
+
+    def _give_up(self) -> None:
+        self._last, self._request = True, None
+        self._end()
 
     def _end(self) -> None:
         if self._last:

@@ -3,7 +3,7 @@
 from gradledger_server.machine.receipts import Receipt
 from gradledger_server.machine.views import TRAIN
 from gradledger_server.replica import roster
-from gradledger_server.replica.draft import Sender
+from gradledger_server.replica.draft import Draft, Sender
 from gradledger_server.replica.events import News, Place
 from gradledger_server.replica.hot import Answer, Hot
 from gradledger_server.replica.laps import Laps
@@ -17,6 +17,7 @@ __all__ = [
     "TRAIN",
     "Answer",
     "Cadence",
+    "Draft",
     "Hot",
     "Laps",
     "Mailbox",

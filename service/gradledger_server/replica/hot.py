@@ -10,7 +10,6 @@ does the same on the event loop, for small models.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -33,6 +32,7 @@ from gradledger_server.machine.row_gradient import Rows
 from gradledger_server.replica.draft import Draft
 from gradledger_server.replica.events import News, Place
 from gradledger_server.replica.laps import end_all
+from gradledger_server.replica.lock import Lock
 from gradledger_server.replica.playback import Own, Playback
 from gradledger_server.replica.published import Published, TableRows, touched_rows
 from gradledger_server.store.contract import (
@@ -66,8 +66,8 @@ class Hot:
 
     def __init__(self, name: str, epoch: str, store: Store, device: Device, blocks: Blocks) -> None:
         self.name, self.epoch = name, epoch
-        self.lock = threading.Lock()
-        self._saving = threading.Lock()
+        self.lock = Lock()
+        self._saving = Lock()
         self._store = store
         self.playback = Playback(name, epoch, store, device, blocks)
         self._header = safetensors.header(self.model.layout.signature)
@@ -266,6 +266,22 @@ class Hot:
         results = self._store.append(self.epoch, wishes)
         end_all(laps, "append")
         return self.conclude(drafts, results)
+
+    def ahead(self, draft: Draft, foreseen: Appended) -> Answer:
+        """Applies a push that is on its way to the log, where it will be what is foreseen.
+
+        What is published does not change: the log has not said so yet. The caller holds the lock.
+        """
+        receipt = self.playback.play_ahead(Logged(foreseen.offset, foreseen.chain, draft.record), draft)
+        return Answer(receipt, False, self._publish())
+
+    def anew(self, drafts: Sequence[Draft], results: Sequence[Outcome]) -> list[Answer | GradledgerError]:
+        """Forgets a state that foresaw something else, and answers each draft by what the log says.
+
+        The caller holds the lock.
+        """
+        self.playback.give_up()
+        return self.conclude(drafts, results) if drafts else []
 
     def conclude(self, drafts: Sequence[Draft], results: Sequence[Outcome]) -> list[Answer | GradledgerError]:
         """Plays what was appended of the drafts, and answers each. The caller holds the lock."""

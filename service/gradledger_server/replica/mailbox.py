@@ -14,6 +14,7 @@ from gradledger_server.errors import GradledgerError, ModelNotFound
 from gradledger_server.machine.receipts import Receipt
 from gradledger_server.replica.draft import Draft
 from gradledger_server.replica.events import News, Place
+from gradledger_server.replica.flight import Flight, Told
 from gradledger_server.replica.hot import Answer, Hot
 from gradledger_server.replica.published import Published
 from gradledger_server.replica.quick import Quick
@@ -36,6 +37,7 @@ class Mailbox:
     def __init__(self, hot: Hot, log: AsyncLog, threads: Executor) -> None:
         self.hot = hot
         self._quick = Quick(hot, log)
+        self._flight = Flight(hot, log, self._quick, self._announce)
         self._threads = threads
         self._pushes: list[tuple[Draft, asyncio.Future[Answer]]] = []
         self._looks: list[asyncio.Future[Published]] = []
@@ -65,10 +67,24 @@ class Mailbox:
         self._drain()
         return await future
 
+    def hasten(self, draft: Draft, told: Told) -> bool:
+        """The same without a task, if nothing is in the way: `told` hears the answer. False: nothing done."""
+        return self.hastens and self._flight.push(draft, told)
+
+    @property
+    def hastens(self) -> bool:
+        """Whether `hasten` may work."""
+        return self._draining is None and self._flight.open
+
+    @property
+    def latest(self) -> Published | None:
+        """What `look` would answer, if nobody has to be asked."""
+        return self.hot.published if self._quick.is_latest else None
+
     async def look(self) -> Published:
         """The parameters, no older than any push acknowledged before this call."""
-        if self._quick.is_latest:
-            return self.hot.published
+        if (latest := self.latest) is not None:
+            return latest
         future: asyncio.Future[Published] = asyncio.get_running_loop().create_future()
         self._looks.append(future)
         self._drain()
@@ -181,7 +197,8 @@ class Mailbox:
 
     @property
     def busy(self) -> bool:
-        return self._draining is not None
+        """Whether a push is at work."""
+        return self._draining is not None or self._flight.busy
 
     def _thread(self, work: Callable[[], T]) -> Awaitable[T]:
         return asyncio.get_running_loop().run_in_executor(self._threads, work)

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Mapping
 
 from gradledger_server.blocks import Blocks
-from gradledger_server.entries import Create, Entry, Logged
+from gradledger_server.entries import Create, Entry, Logged, Record
 from gradledger_server.errors import ModelNotFound, ModelQuarantined
 from gradledger_server.kernels.device import Device
 from gradledger_server.machine import image
@@ -86,6 +86,25 @@ class Playback:
             self.unsaved_entries = self.applied - offset
             self.ring.saved(offset)
 
+    @property
+    def broken(self) -> bool:
+        """Whether the state is none, and whoever asks next plays it anew."""
+        return self.chain == BROKEN
+
+    def give_up(self) -> None:
+        """The state may be of no log: it is played anew."""
+        self.chain = BROKEN
+
+    def chain_with(self, record: Record) -> str:
+        """The chain of the log with this record behind it."""
+        return hashlib.sha1(self.chain.encode() + record.meta, usedforsecurity=False).hexdigest()
+
+    def play_ahead(self, logged: Logged, draft: Draft) -> Receipt:
+        """Applies a push that will be the next entry, with the chain that it will have."""
+        receipt = self._advance(logged, draft)
+        assert receipt is not None
+        return receipt
+
     def play(self, upto: int, own: Own | None = None) -> None:
         """Applies the log up to `upto`; entries of our own need not be read back."""
         try:
@@ -117,9 +136,13 @@ class Playback:
                 self._apply(logged)
 
     def _apply(self, logged: Logged, draft: Draft | None = None) -> None:
-        chain = hashlib.sha1(self.chain.encode() + logged.record.meta, usedforsecurity=False).hexdigest()
-        if logged.offset != self.applied + 1 or logged.chain != chain:
+        if logged.offset != self.applied + 1 or logged.chain != self.chain_with(logged.record):
             raise Diverged
+        receipt = self._advance(logged, draft)
+        if receipt is not None:
+            self.receipts[logged.chain] = receipt
+
+    def _advance(self, logged: Logged, draft: Draft | None) -> Receipt | None:
         try:
             entry = draft.push if draft else records.from_record(logged.record)
             was = events.before(self.model, entry)
@@ -130,16 +153,15 @@ class Playback:
                 draft.laps.end("apply")
             self._tell(logged.offset, entry, was)
         except Exception as broken:
-            self.chain = BROKEN  # the state may be half of two: whoever asks next starts from the snapshot
+            self.give_up()  # the state may be half of two
             raise ModelQuarantined(
                 f"entry {logged.offset} of model {self.name!r} cannot be applied: {broken}"
             ) from broken
-        if receipt is not None:
-            self.receipts[logged.chain] = receipt
         self.settled += sum(fate.fate != "waiting" for fate in self.model.fates.values())
         self.applied, self.chain = logged.offset, logged.chain
         self.unsaved_entries += 1
         self.unsaved_bytes += len(logged.record.meta) + len(logged.record.payload)
+        return receipt
 
     def _tell(self, offset: int, entry: Entry, was: events.Before) -> None:
         for event in events.told(self.model, offset, entry, was):

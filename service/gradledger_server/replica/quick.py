@@ -43,17 +43,19 @@ class Quick:
     async def commit(self, drafts: Sequence[Draft]) -> list[Answer | GradledgerError] | None:
         """See `Hot.commit`; None, and nothing done, if it is none of this."""
         hot, small = self._hot, all(draft.record.payload.nbytes <= SMALL_BYTES for draft in drafts)
-        if not small or len(drafts) > AT_ONCE or not hot.model.small or not hot.lock.acquire(blocking=False):
+        if not small or len(drafts) > AT_ONCE or not hot.model.small or not hot.lock.take():
             return None
         try:
             if any(draft.objection(hot.model) for draft in drafts):
                 return None  # another replica may have made it right
-            laps = [draft.laps for draft in drafts]
+            laps, tenure, doubts = [draft.laps for draft in drafts], self._log.tenure, self._doubts
             end_all(laps, "queue")
             results = await self._log.append(hot.epoch, [draft.wish() for draft in drafts])
             end_all(laps, "append")
             if self._follow(results):
-                return hot.conclude(drafts, results)
+                answers = hot.conclude(drafts, results)
+                self._rely_on(tenure, doubts)
+                return answers
             self.doubt()
             # Not on the replica's threads: all of them may be waiting for the lock that is held here.
             return await asyncio.to_thread(hot.conclude, drafts, results)
@@ -61,28 +63,33 @@ class Quick:
             self.doubt()
             raise
         finally:
-            hot.lock.release()
+            hot.lock.give()
 
     async def look(self) -> Published | None:
         """See `Hot.look`; None if it takes longer."""
         if self.is_latest:
             return self._hot.published
-        if not self._hot.lock.acquire(blocking=False):
+        if not self._hot.lock.take():
             return None
         try:
             tenure, doubts = self._log.tenure, self._doubts
             head = await self._log.head(self._hot.epoch)
             if head is None or head.chain != self._hot.playback.chain:
                 return None
-            if doubts == self._doubts:
-                self._latest_in = tenure
+            self._rely_on(tenure, doubts)
             self._hot.playback.note_saved(head.saved)
             return self._hot.published
         finally:
-            self._hot.lock.release()
+            self._hot.lock.give()
 
     def _follow(self, results: Sequence[Outcome]) -> bool:
         """Whether all is appended right behind the state as it is, so that nothing has to be read."""
         offsets = [result.offset for result in results if isinstance(result, Appended)]
-        first = self._hot.playback.applied + 1
-        return offsets == list(range(first, first + len(results)))
+        playback = self._hot.playback
+        first = playback.applied + 1
+        return not playback.broken and offsets == list(range(first, first + len(results)))
+
+    def _rely_on(self, tenure: int | None, doubts: int) -> None:
+        """What is published is the log's end, as of that tenure, unless something went wrong meanwhile."""
+        if doubts == self._doubts:
+            self._latest_in = tenure

@@ -195,24 +195,9 @@ class Replica:
 
         `laps` is told where the time goes. Raises its refusal, or Unavailable when its fate is not known.
         """
-        facts = self.store.facts()
-
-        def decode() -> Draft:
-            return draft(
-                tensors,
-                sender,
-                mailbox.hot.model.layout,
-                device=self.device,
-                blocks=self.blocks,
-                durability=facts.durability,
-                at_ms=_now_ms(),
-                nonfinite=mailbox.hot.model.guard.policy.nonfinite,
-                laps=laps,
-            )
-
+        drafting = partial(self.draft, mailbox, tensors, sender, laps or Laps())
         large = len(tensors.payload) > INLINE_BYTES
-        push = await self.thread(decode) if large else decode()
-        push.laps.end("decode")
+        push = await self.thread(drafting) if large else drafting()
         if if_match is not None:
             answer = await mailbox.run(lambda hot: hot.push_if(push, if_match))
         else:
@@ -223,6 +208,23 @@ class Replica:
             push.laps.end("wait")
         self.shelf.save_if_due(mailbox)
         return answer
+
+    def draft(self, mailbox: Mailbox, tensors: Tensors, sender: Sender, laps: Laps) -> Draft:
+        """A push, checked and measured. Raises its refusal."""
+        model = mailbox.hot.model
+        made = draft(
+            tensors,
+            sender,
+            model.layout,
+            device=self.device,
+            blocks=self.blocks,
+            durability=self.store.facts().durability,
+            at_ms=_now_ms(),
+            nonfinite=model.guard.policy.nonfinite,
+            laps=laps,
+        )
+        laps.end("decode")
+        return made
 
     async def upload(
         self, mailbox: Mailbox, tensors: Tensors, if_match: str | None, *, first: bool = False

@@ -98,7 +98,19 @@ class Shelf:
         if task is None:
             task = self._open[name] = asyncio.create_task(self._load(name))
             task.add_done_callback(lambda done: self._forget_failed(name, done))
-        mailbox = task.result() if task.done() else await asyncio.shield(task)
+        if not task.done():
+            await asyncio.shield(task)
+        return self._used(name, task)
+
+    def at_hand(self, name: str) -> Mailbox | None:
+        """The same if it is in memory, else None."""
+        task = self._open.get(name)
+        if task is None or not task.done() or task.cancelled() or task.exception() is not None:
+            return None
+        return self._used(name, task)
+
+    def _used(self, name: str, task: asyncio.Task[Mailbox]) -> Mailbox:
+        mailbox = task.result()
         mailbox.touch()
         self._awake[name] = mailbox
         return mailbox

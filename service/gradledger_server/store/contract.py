@@ -30,12 +30,13 @@ test suite holds both to this page.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from gradledger_server.blocks import Blocks
 from gradledger_server.entries import Logged, Record
+from gradledger_server.errors import GradledgerError
 
 READ_BYTES = 64 << 20
 REMEMBERED_ENTRIES = 10_000  # how long an idempotency key is known: through so many entries after its own
@@ -124,6 +125,9 @@ class StoreFacts:
     note: str = ""
 
 
+Told = Callable[[Outcome | GradledgerError], None]  # what became of it, or why nobody knows
+
+
 class AsyncLog(Protocol):
     """What a small push asks of the log, for one event loop, without blocking it.
 
@@ -137,6 +141,12 @@ class AsyncLog(Protocol):
 
     async def append(self, epoch: str, appends: Sequence[Append]) -> list[Outcome]:
         """See `Store.append`; payloads of at most SMALL_BYTES."""
+
+    def post(self, epoch: str, append: Append, told: Told) -> bool:
+        """The same of one, sent before this returns; `told` is called once, later, in the order of posting.
+
+        False, and nothing sent, while there is no tenure.
+        """
 
     async def head(self, epoch: str) -> Head | None:
         """See `Store.head`."""

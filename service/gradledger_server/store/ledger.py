@@ -16,6 +16,7 @@ from gradledger_server.store.contract import (
     Outcome,
     Snapshot,
     StoreFacts,
+    Told,
 )
 from gradledger_server.store.log import RedisLog
 from gradledger_server.store.loop_line import LoopLine
@@ -120,6 +121,10 @@ class _LoopLog:
     async def append(self, epoch: str, appends: Sequence[Append]) -> list[Outcome]:
         """What became of each wish; one round trip for all."""
         return await self._log.append_soon(self._line, epoch, appends)
+
+    def post(self, epoch: str, append: Append, told: Told) -> bool:
+        """Sends one append and does not wait."""
+        return self.tenure is not None and self._log.post(self._line, epoch, append, told)
 
     async def head(self, epoch: str) -> Head | None:
         """Where the log ends."""

@@ -16,7 +16,7 @@ from typing import Any
 from redis.exceptions import OutOfMemoryError, RedisError
 
 from gradledger_server.entries import Logged, Record
-from gradledger_server.errors import ModelQuarantined, StoreUnavailable
+from gradledger_server.errors import GradledgerError, ModelQuarantined, StoreUnavailable
 from gradledger_server.store import keys, scripts
 from gradledger_server.store.chunks import ChunkMissing, Row, drop, fetch, puts
 from gradledger_server.store.connection import Connection, raise_in_our_words
@@ -30,9 +30,10 @@ from gradledger_server.store.contract import (
     Moved,
     Outcome,
     Seen,
+    Told,
     Trimmed,
 )
-from gradledger_server.store.loop_line import LoopLine
+from gradledger_server.store.loop_line import LoopLine, Replies
 from gradledger_server.store.packing import Command, Packed
 
 READ_ENTRIES = 1024  # in one reply
@@ -64,6 +65,11 @@ class RedisLog:
         wishes = [self._wish(epoch, append, "next") for append in appends]
         replies = await line.ask([command for wish in wishes for command in wish.commands])
         return self._outcomes(wishes, replies)
+
+    def post(self, line: LoopLine, epoch: str, append: Append, told: Told) -> bool:
+        """One small append on the line, if that is open; `told` hears what became of it."""
+        command = self._commit(epoch, append, None, "next")
+        return line.post([command], lambda replies: told(_became(replies)))
 
     async def head_soon(self, line: LoopLine, epoch: str) -> Head | None:
         """See `head`."""
@@ -176,6 +182,13 @@ def _head(reply: list[bytes | None]) -> Head | None:
 
 def _offset(entry: Any) -> int:
     return int(entry[0].partition(b"-")[0])
+
+
+def _became(replies: Replies | RedisError) -> Outcome | GradledgerError:
+    try:
+        return _outcome(replies if isinstance(replies, RedisError) else replies[0])
+    except GradledgerError as failure:
+        return failure
 
 
 def _outcome(reply: list[Any] | RedisError) -> Outcome:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import hiredis
@@ -24,6 +25,7 @@ from gradledger_server.store.packing import Command, pack
 _KINDS = {"NOSCRIPT": NoScriptError, "OOM": OutOfMemoryError}
 
 Replies = list[Any]
+Told = Callable[[Replies | RedisError], None]
 
 
 class LoopLine:
@@ -53,6 +55,17 @@ class LoopLine:
                 if not again:
                     raise
             return await self._exchange(commands)
+
+    def post(self, commands: Sequence[Command], told: Told) -> bool:
+        """Sends the commands and does not wait: `told` gets the replies, or the error that came instead.
+
+        False, and nothing sent, unless the line is open.
+        """
+        pipe = self._pipe
+        if pipe is None or pipe.lost:
+            return False
+        pipe.post(commands, told)
+        return True
 
     def close(self) -> None:
         """Hangs up. What waits for a reply is told that the line was lost."""
@@ -105,7 +118,8 @@ class _Pipe(asyncio.Protocol):
         self._line = line  # owns the socket
         self._timeout_s = timeout_s
         self._reader = hiredis.Reader(replyError=_reply_error)
-        self._asked: deque[tuple[asyncio.Future[Replies], int, Replies]] = deque()
+        self._asked: deque[tuple[Told, int]] = deque()
+        self._replies: Replies = []  # to the first of them, as far as they are here
         self._answered = 0  # questions
         self._watch: asyncio.TimerHandle | None = None
         self._transport: Any = None
@@ -113,13 +127,17 @@ class _Pipe(asyncio.Protocol):
 
     def send(self, commands: Sequence[Command]) -> asyncio.Future[Replies]:
         """The replies to come."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Replies] = loop.create_future()
-        self._asked.append((future, len(commands), []))
+        future: asyncio.Future[Replies] = asyncio.get_running_loop().create_future()
+        self.post(commands, partial(_settle, future))
+        return future
+
+    def post(self, commands: Sequence[Command], told: Told) -> None:
+        """Sends the commands; `told` gets their replies, or why there are none."""
+        self._asked.append((told, len(commands)))
         self._transport.write(b"".join(pack(commands)))
         if self._watch is None:
+            loop = asyncio.get_running_loop()
             self._watch = loop.call_later(self._timeout_s, self._look, self._answered)
-        return future
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
@@ -127,13 +145,13 @@ class _Pipe(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
         while (reply := self._reader.gets()) is not False:
-            future, count, replies = self._asked[0]
+            replies = self._replies
             replies.append(reply)
-            if len(replies) == count:
-                self._asked.popleft()
+            if len(replies) == self._asked[0][1]:
+                told, _ = self._asked.popleft()
                 self._answered += 1
-                if not future.done():
-                    future.set_result(replies)
+                self._replies = []
+                told(replies)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end(LostConnection(f"the server hung up: {exc or 'without a word'}"))
@@ -148,9 +166,8 @@ class _Pipe(asyncio.Protocol):
         if self._watch is not None:
             self._watch.cancel()
         while self._asked:
-            future, *_ = self._asked.popleft()
-            if not future.done():
-                future.set_exception(why)
+            told, _ = self._asked.popleft()
+            told(why)
 
     def _look(self, answered: int) -> None:
         """Hangs up if nothing was answered in all the time since the last look; one timer for everybody."""
@@ -162,6 +179,15 @@ class _Pipe(asyncio.Protocol):
             return
         loop = asyncio.get_running_loop()
         self._watch = loop.call_later(self._timeout_s, self._look, self._answered)
+
+
+def _settle(future: asyncio.Future[Replies], replies: Replies | RedisError) -> None:
+    if future.done():
+        return
+    if isinstance(replies, RedisError):
+        future.set_exception(replies)
+    else:
+        future.set_result(replies)
 
 
 def _reply_error(text: str) -> ResponseError:

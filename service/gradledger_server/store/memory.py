@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import threading
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 
 from gradledger_server.blocks import Blocks
 from gradledger_server.entries import Logged, Record
+from gradledger_server.errors import GradledgerError
 from gradledger_server.store.contract import (
     READ_BYTES,
     REMEMBERED_ENTRIES,
@@ -24,6 +26,7 @@ from gradledger_server.store.contract import (
     Snapshot,
     Store,
     StoreFacts,
+    Told,
     Trimmed,
 )
 
@@ -187,6 +190,20 @@ class InlineLog:
     async def append(self, epoch: str, appends: Sequence[Append]) -> list[Outcome]:
         """What became of each wish."""
         return self._store.append(epoch, appends)
+
+    def post(self, epoch: str, append: Append, told: Told) -> bool:
+        """One append; what became of it is told in the loop's next turn."""
+        if self.tenure is None:
+            return False
+        asyncio.get_running_loop().call_soon(told, self._became(epoch, append))
+        return True
+
+    def _became(self, epoch: str, append: Append) -> Outcome | GradledgerError:
+        try:
+            (outcome,) = self._store.append(epoch, [append])
+        except GradledgerError as failure:
+            return failure
+        return outcome
 
     async def head(self, epoch: str) -> Head | None:
         """Where the log ends."""

@@ -1,0 +1,145 @@
+"""Small pushes that are applied while the log is still writing them down, answered when it has said so.
+
+    post       3/6 log: the push is on its way to the server
+    apply      4/6 apply, meanwhile: `Hot.ahead`
+    told       the server says what became of it: as foreseen, and the answer goes out
+
+Who has the server alone (`AsyncLog.tenure`) knows where the log ends, who pushed last and so what the server
+will say; waiting for it before the work is done would only be waiting. Nobody sees anything of it before the
+log has it: the model's lock is held as long as a push is in the air, and what is published changes when the
+server's word is in. Where that is another word than was foreseen, the state is thrown away, played from the
+log once more, and each push answered by what the log says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from gradledger_server.errors import GradledgerError
+from gradledger_server.machine.receipts import identity_of
+from gradledger_server.replica.draft import Draft
+from gradledger_server.replica.hot import Answer, Hot
+from gradledger_server.replica.published import Published
+from gradledger_server.replica.quick import Quick
+from gradledger_server.store.contract import SMALL_BYTES, Appended, AsyncLog, Outcome
+
+Told = Callable[[Answer | GradledgerError], None]
+
+
+class Flown:
+    """One push in the air: what the log will say of it, and whom to tell."""
+
+    __slots__ = ("answer", "draft", "foreseen", "told")
+
+    def __init__(self, draft: Draft, foreseen: Appended, told: Told) -> None:
+        self.draft, self.foreseen, self.told = draft, foreseen, told
+        self.answer: Answer | None = None  # once it is applied
+
+
+class Flight:
+    """Those of one model, on one event loop. `heard(before)` follows each change of what is published."""
+
+    def __init__(self, hot: Hot, log: AsyncLog, quick: Quick, heard: Callable[[Published], None]) -> None:
+        self._hot, self._log, self._quick, self._heard = hot, log, quick, heard
+        self._air: deque[Flown] = deque()
+        self._last: Flown | None = None  # posted and not applied yet
+        self._strays: list[tuple[Flown, Outcome | GradledgerError]] = []
+        self._search: asyncio.Task[None] | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a push is in the air, or its fate is being looked for."""
+        return bool(self._air or self._strays)
+
+    @property
+    def open(self) -> bool:
+        """Whether a push may be one for here, as far as the model is concerned."""
+        free = not self._strays and not self._hot.lock.wanted
+        return free and self._quick.is_latest and self._hot.model.small
+
+    def push(self, draft: Draft, told: Told) -> bool:
+        """Sends the push on its way; `told` hears its answer. False: it is not for here, nothing was done."""
+        self._apply()
+        if not self._takes(draft):
+            return False
+        playback = self._hot.playback
+        foreseen = Appended(playback.applied + 1, playback.chain_with(draft.record))
+        flown = Flown(draft, foreseen, told)
+        draft.laps.end("queue")
+        if not self._log.post(self._hot.epoch, draft.wish(), partial(self._land, flown)):
+            if not self._air:
+                self._hot.lock.give()
+            return False
+        draft.laps.end("append")
+        self._air.append(flown)
+        self._last = flown
+        asyncio.get_running_loop().call_soon(self._apply)  # when what was posted has left
+        return True
+
+    def _takes(self, draft: Draft) -> bool:
+        """Whether nothing can be said against the push; then the lock is held."""
+        hot, push, identity = self._hot, draft.push, identity_of(draft.push)
+        if not self.open or draft.record.payload.nbytes > SMALL_BYTES:
+            return False
+        if identity is None or push.worker is None or push.sequence != hot.model.receipts.last(identity) + 1:
+            return False
+        if not self._air and not hot.lock.take():
+            return False
+        if draft.objection(hot.model) is None:
+            return True
+        if not self._air:
+            hot.lock.give()
+        return False
+
+    def _apply(self) -> None:
+        """Applies what was posted last, while the server is at work on it."""
+        flown, self._last = self._last, None
+        if flown is None:
+            return
+        try:
+            flown.answer = self._hot.ahead(flown.draft, flown.foreseen)
+        except GradledgerError:
+            self._quick.doubt()  # nothing follows; once the log has spoken, the state is played anew
+
+    def _land(self, flown: Flown, outcome: Outcome | GradledgerError) -> None:
+        if self._last is flown:
+            self._apply()
+        self._air.popleft()
+        if flown.answer is None or self._strays or outcome != flown.foreseen:
+            self._stray(flown, outcome)
+            return
+        flown.draft.laps.end("append")
+        before, self._hot.published = self._hot.published, flown.answer.published
+        if not self._air:
+            self._hot.lock.give()
+        self._heard(before)
+        flown.told(flown.answer)
+
+    def _stray(self, flown: Flown, outcome: Outcome | GradledgerError) -> None:
+        """The log says something else, or nothing: so it will of all behind it."""
+        self._quick.doubt()
+        self._strays.append((flown, outcome))
+        if not self._air:
+            self._search = asyncio.get_running_loop().create_task(self._find())
+
+    async def _find(self) -> None:
+        """Answers the strays by what the log says, and gives the model free."""
+        before = self._hot.published
+        said = [(f.draft, outcome) for f, outcome in self._strays if not isinstance(outcome, GradledgerError)]
+        drafts, outcomes = [draft for draft, _ in said], [outcome for _, outcome in said]
+        answers: Sequence[Answer | GradledgerError]
+        try:
+            # Not on the replica's threads: all of them may be waiting for the lock that is held here.
+            answers = await asyncio.to_thread(self._hot.anew, drafts, outcomes)
+        except GradledgerError as failure:
+            answers = [failure] * len(said)
+        finally:
+            strays, self._strays = self._strays, []
+            self._hot.lock.give()
+        self._heard(before)
+        found = iter(answers)
+        for flown, outcome in strays:
+            flown.told(outcome if isinstance(outcome, GradledgerError) else next(found))
