@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from gradledger_server.api import documents, problems, responses
+from gradledger_server.api import documents, responses
 from gradledger_server.api.body import receive
 from gradledger_server.api.context import Context, ModelName, Served
-from gradledger_server.api.forms import Chosen, Form, form_of_answer, form_of_body, preferences, wait_s
+from gradledger_server.api.forms import Chosen, Form, form_of_body, preferences, wait_s
 from gradledger_server.api.parameters import body_limit
+from gradledger_server.api.problems import responses as problems
 from gradledger_server.api.schemas import PushFacts, PushRequest, read
-from gradledger_server.api.whole import Whole, once
+from gradledger_server.api.whole import Whole
 from gradledger_server.dtypes import ITEM_BYTES
 from gradledger_server.entries import Placement, Tensors
-from gradledger_server.errors import GradledgerError, Invalid, MalformedRequest
-from gradledger_server.replica import Answer, Draft, Laps, Mailbox, Sender
-from gradledger_server.wire import json_form, safetensors
+from gradledger_server.errors import Invalid, MalformedRequest
+from gradledger_server.replica import Answer, Laps, Mailbox, Sender
+from gradledger_server.wire import json_form
 
 router = APIRouter(tags=["gradients"])
 
@@ -36,7 +37,7 @@ NUMBER = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,40})?([eE][-+]?[0-9]{1,3})?")
     openapi_extra=documents.push_body(),
     responses=documents.PUSHED
     | documents.WAITING
-    | problems.responses(400, 404, 406, 409, 411, 412, 413, 415, 422, 503, 507),
+    | problems(400, 404, 406, 409, 411, 412, 413, 415, 422, 503, 507),
 )
 async def push(request: Request, model: ModelName, served: Served) -> Response:
     """A gradient in, the new parameters and a receipt out.
@@ -62,70 +63,20 @@ async def push(request: Request, model: ModelName, served: Served) -> Response:
     answer: Answer = await served.replica.on(
         model, lambda mailbox: served.replica.push(mailbox, tensors, sender, if_match, seconds, laps)
     )
-    return _response(served, tensors, answer, chosen, model, laps)
-
-
-def _response(
-    served: Context, tensors: Tensors, answer: Answer, chosen: Chosen | None, model: str, laps: Laps
-) -> Response:
-    _count(served, answer, tensors)
     waits = answer.receipt.fate == "waiting"
     response = responses.waiting(answer, model) if waits else responses.pushed(answer, chosen)
-    laps.end("respond")
-    response.raw_headers.append((b"server-timing", laps.header.encode()))
+    finish(response, served, answer, tensors, laps)
     return response
 
 
-def push_at_once(request: Whole, served: Context, told: Callable[[Response], None]) -> bool:
-    """The same of a small push that says the usual to a model that is ready for it: no task, no waiting.
-
-    False, and nothing done, if anything about it is otherwise: then `push` does it, or says what is wrong.
-    """
-    laps, usual, chosen = Laps(), USUAL.fullmatch(request.head.query), _usual_answer(request)
-    mailbox = served.replica.shelf.at_hand(request.head.model)
-    if usual is None or chosen is None or mailbox is None or not mailbox.hastens:
-        return False
-    if len(request.whole) > served.limits.max_body_bytes:
-        return False
-    laps.end("receive")
-    try:
-        tensors = safetensors.decode(request.whole)
-        draft = served.replica.draft(mailbox, tensors, _named(usual), laps)
-    except Exception:  # whatever it is, the long way says it
-        return False
-    return mailbox.hasten(
-        draft, lambda answer: told(_answered(request, served, mailbox, draft, chosen, answer))
-    )
-
-
-@once
-def _usual_answer(request: Request) -> Chosen | None:
-    """The form of the new parameters, where the headers say nothing out of the ordinary of a push."""
-    unusual = ("if-match", "prefer", "idempotency-key")
-    if any(name in request.headers for name in unusual) or "content-length" not in request.headers:
-        return None
-    try:
-        form = form_of_body(request)
-        return form_of_answer(request, form) if form == "safetensors" else None
-    except GradledgerError:
-        return None
-
-
-def _answered(
-    request: Whole,
-    served: Context,
-    mailbox: Mailbox,
-    draft: Draft,
-    chosen: Chosen,
-    answer: Answer | GradledgerError,
-) -> Response:
-    try:
-        served.replica.shelf.save_if_due(mailbox)
-        if isinstance(answer, GradledgerError):
-            return problems.answer(request, answer)
-        return _response(served, draft.push.tensors, answer, chosen, request.head.model, draft.laps)
-    except Exception as error:
-        return problems.unexpected(request, error)
+def finish(response: Response, served: Context, answer: Answer, tensors: Tensors, laps: Laps) -> None:
+    """The last of a push: it is counted, and the answer says where its time went."""
+    fate, staleness = answer.receipt.fate, answer.receipt.staleness
+    if answer.replayed:
+        fate, staleness = "replayed", None
+    served.metrics.count(fate, len(tensors.payload), staleness)
+    laps.end("respond")
+    response.raw_headers.append((b"server-timing", laps.header.encode()))
 
 
 async def _read(
@@ -200,10 +151,11 @@ def _in_query(request: Request) -> Sender:
     usual = USUAL.fullmatch(request.head.query) if isinstance(request, Whole) else None
     if usual is None:
         return _sender(request, read(PushFacts, _query(request), error=Invalid))
-    return _named(usual)
+    return named(usual)
 
 
-def _named(usual: re.Match[str]) -> Sender:
+def named(usual: re.Match[str]) -> Sender:
+    """What a usual query says."""
     return Sender(usual[1], int(usual[2]), None, None if usual[3] is None else int(usual[3]))
 
 
@@ -222,10 +174,3 @@ def _number(text: str) -> object:
     if WHOLE.fullmatch(text):
         return int(text)
     return float(text) if NUMBER.fullmatch(text) else text
-
-
-def _count(served: Context, answer: Answer, tensors: Tensors) -> None:
-    fate, staleness = answer.receipt.fate, answer.receipt.staleness
-    if answer.replayed:
-        fate, staleness = "replayed", None
-    served.metrics.count(fate, len(tensors.payload), staleness)

@@ -15,7 +15,7 @@ from fastapi.routing import APIRoute
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gradledger_server.api import gradients, parameters, problems
+from gradledger_server.api import gradients, haste, parameters, problems
 from gradledger_server.api.context import Context
 from gradledger_server.api.telemetry import Metrics
 from gradledger_server.api.whole import Whole
@@ -63,7 +63,7 @@ class Lane:
         before this returns. False, and nothing done, if it needs `serve`."""
         context: Context = self.app.state.context
         if request.head.kind == "gradients":
-            return gradients.push_at_once(request, context, told)
+            return haste.push(request, context, told)
         return parameters.pull_at_once(request, context, told)
 
     def note(self, request: Whole, status: int, seconds: float) -> None:

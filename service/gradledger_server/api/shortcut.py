@@ -82,7 +82,7 @@ class Shortcut:
         if len(data) > head.nbytes:  # another request follows at once
             self._parser.data_received(data)
         else:
-            body = memoryview(data[head.start :])  # a copy, and so aligned: it is computed on as it lies
+            body = memoryview(bytearray(memoryview(data)[head.start :]))  # aligned: computed on as it lies
             self._begin(Whole(head, body, telemetry.request_id(head.headers)))
         return True
 

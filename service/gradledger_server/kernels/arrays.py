@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,6 +33,9 @@ def _aligned(allocate: Any, count: int, dtype: np.dtype[Any]) -> Array:
 
 
 def address(array: Array) -> int:
+    """Where a contiguous array starts."""
+    if array.size and array.flags.writeable and array.flags.c_contiguous:  # a third of the time
+        return ctypes.addressof(ctypes.c_char.from_buffer(array.data))
     return array.__array_interface__["data"][0]  # type: ignore[no-any-return]  # faster than array.ctypes
 
 

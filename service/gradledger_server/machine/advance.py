@@ -42,8 +42,7 @@ def _advance_arenas(model: Model, parts: Sequence[Stretch], update: Update) -> N
 
 def _advance(model: Model, stretch: Stretch, after: Sequence[object], update: Update) -> None:
     run, step = stretch.run, model.steps[stretch.run.arena]
-    model.updates[run.first : run.last] += 1
-    t, lr = int(model.updates[run.first]), model.rate(model.layout.arenas[run.arena].group) * update.slowed
+    t, lr = _count(model, run), model.rate(model.layout.arenas[run.arena].group) * update.slowed
     if isinstance(step.way, Fused) and model.weights.stay and not step.draws:
         bound = model.bound.get(run) or _bind(model, run, step.way)
         now = {"t": t, "s": update.s, "lr": lr, "norm": update.norm}
@@ -61,6 +60,16 @@ def _advance(model: Model, stretch: Stretch, after: Sequence[object], update: Up
         start=run.start,
         shapes=[shape, shape, *(places.shape(name, run.first) for name in places.names)],
     )
+
+
+def _count(model: Model, run: Run) -> int:
+    """Counts an update of the run's tensors, which share their t; answers it."""
+    updates, t = model.updates, int(model.updates[run.first]) + 1
+    if run.last - run.first == 1:
+        updates[run.first] = t  # a single number is set in a fraction of the time
+    else:
+        updates[run.first : run.last] = t
+    return t
 
 
 def _bind(model: Model, run: Run, way: Fused) -> Bound:

@@ -33,17 +33,17 @@ from gradledger_server.machine.sync.rounds import Held
 
 def arrive(model: Model, offset: int, push: Push, gradient: Gradient) -> Receipt:
     """Takes a push whatever it is: what must not be was refused before, and what slipped in gets its fate."""
-    policy, receipt = model.rounds.policy, _receipt(model, offset, push)
+    policy = model.rounds.policy
     model.rounds.see(push.worker or "", push.at_ms)
     if (fate := _passed_over(model, push)) is not None:
-        return _noted(model, push, receipt._replace(fate=fate))
+        return _noted(model, push, _receipt(model, offset, push, fate))
     left_out = model.guard.left_out(push)
     if left_out is not None and policy.slack is None:  # nobody waits for what this worker gives
-        receipt = _noted(model, push, receipt._replace(fate=left_out))
+        receipt = _noted(model, push, _receipt(model, offset, push, left_out))
     elif policy.immediate:
-        return _noted(model, push, _alone(model, offset, push, gradient, receipt))
+        return _noted(model, push, _alone(model, offset, push, gradient))
     else:
-        _noted(model, push, receipt)
+        receipt = _noted(model, push, _receipt(model, offset, push))
         model.held[offset] = push, [] if left_out else gradient
         model.rounds.hold(Held(offset, *_name(push, offset), push.base, push.weight, push.at_ms, left_out))
     if push.worker in model.guard.quarantined:
@@ -114,25 +114,23 @@ def next_deadline_ms(model: Model) -> int | None:
     return min((due for due in (leases, closing) if due is not None), default=None)
 
 
-def _alone(model: Model, offset: int, push: Push, gradient: Gradient, receipt: Receipt) -> Receipt:
+def _alone(model: Model, offset: int, push: Push, gradient: Gradient) -> Receipt:
     if (accumulation := model.accumulation) is None:
-        return _applied(model, offset, push, gradient, push.grad_norm, receipt)
+        return _applied(model, offset, push, gradient, push.grad_norm)
     settings = model.spec.transforms["accumulate"]
     accumulation.add(stretches(gradient), push.weight if settings["weighted"] else 1.0)
     if accumulation.pushes < settings["every"]:
-        return receipt._replace(fate="accumulated")
+        return _receipt(model, offset, push, "accumulated")
     mean = accumulation.close()
-    receipt = _applied(model, offset, push, mean, length(mean, model.device), receipt)
+    receipt = _applied(model, offset, push, mean, length(mean, model.device))
     accumulation.clear()
     return receipt
 
 
-def _applied(
-    model: Model, offset: int, push: Push, gradient: Gradient, norm: float, receipt: Receipt
-) -> Receipt:
+def _applied(model: Model, offset: int, push: Push, gradient: Gradient, norm: float) -> Receipt:
     """The push makes a step of its own, as far as its staleness lets it."""
-    settings = model.rounds.policy.staleness
-    stale = _staleness(model, push) or 0
+    settings, staleness = model.rounds.policy.staleness, _staleness(model, push)
+    stale = staleness or 0
     if settings.compensate and stale:
         gradient = compensated(model, gradient, push.base or 0)
         norm = length(gradient, model.host)
@@ -140,7 +138,7 @@ def _applied(
     update = Update(offset, model.step, norm, slowed)
     model.past.remember(model.step, model.weights)
     lr, clip_factor = advance(model, gradient, update)
-    return receipt._replace(fate="applied", step=model.step, lr=lr, clip_factor=clip_factor)
+    return _receipt(model, offset, push, "applied", staleness, lr, clip_factor)
 
 
 def _together(
@@ -159,7 +157,7 @@ def _together(
         return left_out
     if number is None:
         ((offset, (push, gradient)),) = counted.items()
-        return {offset: _applied(model, offset, push, gradient, push.grad_norm, receipts[offset])}
+        return {offset: _applied(model, offset, push, gradient, push.grad_norm)}
     return left_out | _merged(model, counted, receipts)
 
 
@@ -218,19 +216,29 @@ def _staleness(model: Model, push: Push) -> int | None:
     return None if push.base is None else model.step - push.base
 
 
-def _receipt(model: Model, offset: int, push: Push) -> Receipt:
-    """Of a push that has made no step yet."""
+def _receipt(
+    model: Model,
+    offset: int,
+    push: Push,
+    fate: str = "waiting",
+    staleness: int | None = None,
+    lr: float | None = None,
+    clip_factor: float | None = None,
+) -> Receipt:
+    """Of a push as things stand. Once it has made a step, its staleness has to be said: it was another."""
+    norm = push.grad_norm
     return Receipt(
-        fate="waiting",
-        step=model.step,
-        offset=offset,
-        base=push.base,
-        staleness=_staleness(model, push),
-        lr=None,
-        clip_factor=None,
-        grad_norm=push.grad_norm if math.isfinite(push.grad_norm) else None,
-        durability=push.durability,
-        worker=push.worker,
-        sequence=push.sequence,
-        zeroed=push.zeroed,
+        fate,
+        model.step,
+        offset,
+        push.base,
+        _staleness(model, push) if lr is None else staleness,
+        lr,
+        clip_factor,
+        norm if math.isfinite(norm) else None,
+        push.durability,
+        push.worker,
+        push.sequence,
+        None,
+        push.zeroed,
     )

@@ -97,7 +97,8 @@ class Table(Generic[R]):
     def record(self, identity: str, digest: str, receipt: R) -> None:
         """Notes an applied push."""
         if identity.startswith("w:"):
-            pushes = self._workers.setdefault(identity, Pushes())
+            pushes = self._workers.get(identity) or Pushes()
+            self._workers[identity] = pushes
         else:
             self._keys.pop(identity, None)  # a key used anew is the youngest again
             pushes = self._keys[identity] = Pushes()
@@ -135,7 +136,8 @@ class Table(Generic[R]):
 
     def last(self, identity: str) -> int:
         """The last sequence of a worker; 0 before its first."""
-        return self._workers[identity].last if identity in self._workers else 0
+        pushes = self._workers.get(identity)
+        return 0 if pushes is None else pushes.last
 
     def workers(self) -> Iterator[tuple[str, int, R]]:
         """Each worker with its last sequence and that push's receipt, by name."""

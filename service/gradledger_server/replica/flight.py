@@ -17,6 +17,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Protocol
 
 from gradledger_server.errors import GradledgerError
 from gradledger_server.machine.receipts import identity_of
@@ -26,16 +27,24 @@ from gradledger_server.replica.published import Published
 from gradledger_server.replica.quick import Quick
 from gradledger_server.store.contract import SMALL_BYTES, Appended, AsyncLog, Outcome
 
-Told = Callable[[Answer | GradledgerError], None]
+
+class Listener(Protocol):
+    """Who sent a push, and waits for its answer."""
+
+    def foresee(self, answer: Answer) -> None:
+        """What the answer will be, if nothing unforeseen happens; not to be told to anybody yet."""
+
+    def hear(self, answer: Answer | GradledgerError) -> None:
+        """The answer: the very one that was foreseen, or another."""
 
 
 class Flown:
     """One push in the air: what the log will say of it, and whom to tell."""
 
-    __slots__ = ("answer", "draft", "foreseen", "told")
+    __slots__ = ("answer", "draft", "foreseen", "listener")
 
-    def __init__(self, draft: Draft, foreseen: Appended, told: Told) -> None:
-        self.draft, self.foreseen, self.told = draft, foreseen, told
+    def __init__(self, draft: Draft, foreseen: Appended, listener: Listener) -> None:
+        self.draft, self.foreseen, self.listener = draft, foreseen, listener
         self.answer: Answer | None = None  # once it is applied
 
 
@@ -60,14 +69,14 @@ class Flight:
         free = not self._strays and not self._hot.lock.wanted
         return free and self._quick.is_latest and self._hot.model.small
 
-    def push(self, draft: Draft, told: Told) -> bool:
-        """Sends the push on its way; `told` hears its answer. False: it is not for here, nothing was done."""
+    def push(self, draft: Draft, listener: Listener) -> bool:
+        """Sends the push on its way. False: it is not for here, and nothing was done."""
         self._apply()
         if not self._takes(draft):
             return False
         playback = self._hot.playback
         foreseen = Appended(playback.applied + 1, playback.chain_with(draft.record))
-        flown = Flown(draft, foreseen, told)
+        flown = Flown(draft, foreseen, listener)
         draft.laps.end("queue")
         if not self._log.post(self._hot.epoch, draft.wish(), partial(self._land, flown)):
             if not self._air:
@@ -103,6 +112,8 @@ class Flight:
             flown.answer = self._hot.ahead(flown.draft, flown.foreseen)
         except GradledgerError:
             self._quick.doubt()  # nothing follows; once the log has spoken, the state is played anew
+        else:
+            flown.listener.foresee(flown.answer)
 
     def _land(self, flown: Flown, outcome: Outcome | GradledgerError) -> None:
         if self._last is flown:
@@ -115,8 +126,8 @@ class Flight:
         before, self._hot.published = self._hot.published, flown.answer.published
         if not self._air:
             self._hot.lock.give()
+        flown.listener.hear(flown.answer)
         self._heard(before)
-        flown.told(flown.answer)
 
     def _stray(self, flown: Flown, outcome: Outcome | GradledgerError) -> None:
         """The log says something else, or nothing: so it will of all behind it."""
@@ -142,4 +153,4 @@ class Flight:
         self._heard(before)
         found = iter(answers)
         for flown, outcome in strays:
-            flown.told(outcome if isinstance(outcome, GradledgerError) else next(found))
+            flown.listener.hear(outcome if isinstance(outcome, GradledgerError) else next(found))

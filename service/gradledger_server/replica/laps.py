@@ -4,7 +4,8 @@
     decode    it is read, checked and measured, its thread's turn included
     queue     it waits for its turn: for the model to be loaded or free, for a thread, and while the pushes
               committed together with it are applied
-    append    the round trip to the ledger, shared with the pushes that wait together
+    append    the round trip to the ledger, shared with the pushes that wait together; of a small push that is
+              applied meanwhile, what is left of it then
     apply     its own update, and what readers see of it
     wait      only in a round: it waits for others' pushes
     respond   the answer is made, up to its head; the body travels after that

@@ -14,7 +14,7 @@ from gradledger_server.errors import GradledgerError, ModelNotFound
 from gradledger_server.machine.receipts import Receipt
 from gradledger_server.replica.draft import Draft
 from gradledger_server.replica.events import News, Place
-from gradledger_server.replica.flight import Flight, Told
+from gradledger_server.replica.flight import Flight, Listener
 from gradledger_server.replica.hot import Answer, Hot
 from gradledger_server.replica.published import Published
 from gradledger_server.replica.quick import Quick
@@ -67,9 +67,9 @@ class Mailbox:
         self._drain()
         return await future
 
-    def hasten(self, draft: Draft, told: Told) -> bool:
-        """The same without a task, if nothing is in the way: `told` hears the answer. False: nothing done."""
-        return self.hastens and self._flight.push(draft, told)
+    def hasten(self, draft: Draft, listener: Listener) -> bool:
+        """The same without a task, if nothing is in the way. False: nothing was done."""
+        return self.hastens and self._flight.push(draft, listener)
 
     @property
     def hastens(self) -> bool:

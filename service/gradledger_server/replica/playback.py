@@ -157,7 +157,8 @@ class Playback:
             raise ModelQuarantined(
                 f"entry {logged.offset} of model {self.name!r} cannot be applied: {broken}"
             ) from broken
-        self.settled += sum(fate.fate != "waiting" for fate in self.model.fates.values())
+        for fate in self.model.fates.values():
+            self.settled += fate.fate != "waiting"
         self.applied, self.chain = logged.offset, logged.chain
         self.unsaved_entries += 1
         self.unsaved_bytes += len(logged.record.meta) + len(logged.record.payload)

@@ -34,7 +34,7 @@ from gradledger_server.store.contract import (
     Trimmed,
 )
 from gradledger_server.store.loop_line import LoopLine, Replies
-from gradledger_server.store.packing import Command, Packed
+from gradledger_server.store.packing import Command, Packed, Ready
 
 READ_ENTRIES = 1024  # in one reply
 
@@ -53,6 +53,7 @@ class RedisLog:
     def __init__(self, connection: Connection, remembered: int = REMEMBERED_ENTRIES) -> None:
         self._connection = connection
         self._remembered = remembered
+        self._no_chunks = Packed.of(remembered, "", 0)
 
     def append(self, epoch: str, appends: Sequence[Append], mode: str = "next") -> list[Outcome]:
         """See contract.Store; `mode` is "first" for a log's first record and "last" for its last."""
@@ -68,8 +69,7 @@ class RedisLog:
 
     def post(self, line: LoopLine, epoch: str, append: Append, told: Told) -> bool:
         """One small append on the line, if that is open; `told` hears what became of it."""
-        command = self._commit(epoch, append, None, "next")
-        return line.post([command], lambda replies: told(_became(replies)))
+        return line.post([self._usual(epoch, append)], lambda replies: told(_became(replies)))
 
     async def head_soon(self, line: LoopLine, epoch: str) -> Head | None:
         """See `head`."""
@@ -119,13 +119,15 @@ class RedisLog:
         wish, payload = _Wish(), append.record.payload
         if payload.nbytes > keys.INLINE_BYTES:
             wish.row, wish.commands = puts(epoch, payload)
+        elif mode == "next":
+            wish.commands = [self._usual(epoch, append)]
+            return wish
         wish.commands.append(self._commit(epoch, append, wish.row, mode))
         return wish
 
     def _commit(self, epoch: str, append: Append, row: Row | None, mode: str) -> Command:
-        head = _next(epoch) if mode == "next" and row is None else _head_of(epoch, mode, row)
         return (
-            *head,
+            *_head_of(epoch, mode, row),
             append.record.meta,
             b"" if row else append.record.payload,
             append.identity or "",
@@ -134,6 +136,24 @@ class RedisLog:
             self._remembered,
             row.token if row else "",
             append.record.payload.nbytes,
+        )
+
+    def _usual(self, epoch: str, append: Append) -> Ready:
+        """The same of a small record behind others, written down in one go."""
+        meta, payload = append.record
+        name, sequence = (append.identity or "").encode(), b"%d" % (append.sequence or 1)
+        chain = b"any" if append.expected is None else append.expected.encode()
+        return Ready(
+            _USUAL
+            % (
+                _next(epoch),
+                *(len(meta), meta),
+                *(payload.nbytes, payload),
+                *(len(name), name),
+                *(len(sequence), sequence),
+                *(len(chain), chain),
+                self._no_chunks,
+            )
         )
 
     def _logged(self, epoch: str, entry: Any, payloads: bool) -> Logged:
@@ -157,10 +177,14 @@ class RedisLog:
             ) from None
 
 
+_USUAL = b"%b" + 5 * b"$%d\r\n%b\r\n" + b"%b"
+
+
 @lru_cache(maxsize=4096)
-def _next(epoch: str) -> Command:
+def _next(epoch: str) -> bytes:
     """What every small push of a model begins with."""
-    return (Packed.of(*_head_of(epoch, "next", None)),)
+    head = _head_of(epoch, "next", None)
+    return b"*%d\r\n%b" % (len(head) + 8, Packed.of(*head))
 
 
 def _head_of(epoch: str, mode: str, row: Row | None) -> Command:

@@ -12,7 +12,7 @@ from gradledger_server.store.keys import CHUNK_BYTES
 
 Pieces = tuple[memoryview, ...]  # one value, in several places of memory
 Argument = str | int | bytes | memoryview | Pieces
-Command = Sequence[Argument]
+Command = Sequence[Argument]  # or bytes that are Ready
 
 
 class Packed(bytes):
@@ -28,6 +28,10 @@ class Packed(bytes):
         packed = cls(b"".join(buffers))
         packed.words = len(arguments)
         return packed
+
+
+class Ready(bytes):
+    """A whole command in the server's protocol already."""
 
 
 _COPIED_BYTES = 16 << 10  # smaller values are copied into their command: a system call costs more
@@ -62,6 +66,9 @@ def pack(commands: Iterable[Command]) -> list[bytearray | memoryview]:
     """The commands in the server's protocol, as buffers to be sent one after the other."""
     packed: list[bytearray | memoryview] = [bytearray()]
     for command in commands:
+        if isinstance(command, Ready):
+            packed[-1] += command  # type: ignore[operator]  # the last is small
+            continue
         first = command[0]
         begun = first.words - 1 if isinstance(first, Packed) else 0
         packed[-1] += b"*%d\r\n" % (begun + len(command))  # type: ignore[operator]  # the last is small
@@ -77,7 +84,7 @@ def _add(packed: list[bytearray | memoryview], arguments: Sequence[Argument]) ->
         if isinstance(argument, Packed):
             small += argument
             continue
-        if not isinstance(argument, memoryview | tuple):
+        if isinstance(argument, str | int | bytes):
             text = argument if isinstance(argument, bytes) else str(argument).encode()
             small += b"$%d\r\n%b\r\n" % (len(text), text)
             continue
