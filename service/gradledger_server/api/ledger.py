@@ -25,14 +25,14 @@ async def entries(
     """The entries still in the log, oldest first: a snapshot replaces those before it."""
 
     async def work(mailbox: Mailbox) -> dict[str, Any]:
-        played = mailbox.hot.playback
         listed = await mailbox.run(lambda hot: hot.entries(after, limit))
-        more = bool(listed) and listed[-1]["offset"] < played.applied
+        offset, saved = await mailbox.read(lambda hot: (hot.playback.applied, hot.playback.saved))
+        more = bool(listed) and listed[-1]["offset"] < offset
         return {
             "entries": listed,
             "next_after": listed[-1]["offset"] if more else None,
-            "offset": played.applied,
-            "saved_offset": played.saved,
+            "offset": offset,
+            "saved_offset": saved,
         }
 
     return responses.json(await served.replica.on(model, work))

@@ -3,9 +3,10 @@
 from gradledger_server.machine.receipts import Receipt
 from gradledger_server.machine.views import TRAIN
 from gradledger_server.replica import roster
+from gradledger_server.replica.answers import Answer
 from gradledger_server.replica.draft import Draft, Sender
 from gradledger_server.replica.events import News, Place
-from gradledger_server.replica.hot import Answer, Hot
+from gradledger_server.replica.hot import Hot
 from gradledger_server.replica.laps import Laps
 from gradledger_server.replica.mailbox import Mailbox
 from gradledger_server.replica.metrics import Reported, plateaus

@@ -1,14 +1,12 @@
 """Small pushes that are applied while the log is still writing them down, answered when it has said so.
 
     post       3/6 log: the push is on its way to the server
-    apply      4/6 apply, meanwhile: `Hot.ahead`
-    told       the server says what became of it: as foreseen, and the answer goes out
+    apply      4/6 apply, meanwhile (foresight.py)
+    land       the server says what became of it: as foreseen, and the answer goes out
 
-Who has the server alone (`AsyncLog.tenure`) knows where the log ends, who pushed last and so what the server
-will say; waiting for it before the work is done would only be waiting. Nobody sees anything of it before the
-log has it: the model's lock is held as long as a push is in the air, and what is published changes when the
-server's word is in. Where that is another word than was foreseen, the state is thrown away, played from the
-log once more, and each push answered by what the log says.
+Nobody sees anything of a push before the log has it: the model's lock is held as long as one is in the air,
+and what is published changes when the server's word is in. Where that is another word than was foreseen, the
+state is thrown away, played from the log once more, and each push answered by what the log says.
 """
 
 from __future__ import annotations
@@ -20,9 +18,9 @@ from functools import partial
 from typing import Protocol
 
 from gradledger_server.errors import GradledgerError
-from gradledger_server.machine.receipts import identity_of
+from gradledger_server.replica.answers import Answer
 from gradledger_server.replica.draft import Draft
-from gradledger_server.replica.hot import Answer, Hot
+from gradledger_server.replica.hot import Hot
 from gradledger_server.replica.published import Published
 from gradledger_server.replica.quick import Quick
 from gradledger_server.store.contract import SMALL_BYTES, Appended, AsyncLog, Outcome
@@ -74,9 +72,7 @@ class Flight:
         self._apply()
         if not self._takes(draft):
             return False
-        playback = self._hot.playback
-        foreseen = Appended(playback.applied + 1, playback.chain_with(draft.record))
-        flown = Flown(draft, foreseen, listener)
+        flown = Flown(draft, self._hot.foresight.foresee(draft), listener)
         draft.laps.end("queue")
         if not self._log.post(self._hot.epoch, draft.wish(), partial(self._land, flown)):
             if not self._air:
@@ -90,10 +86,8 @@ class Flight:
 
     def _takes(self, draft: Draft) -> bool:
         """Whether nothing can be said against the push; then the lock is held."""
-        hot, push, identity = self._hot, draft.push, identity_of(draft.push)
-        if not self.open or draft.record.payload.nbytes > SMALL_BYTES:
-            return False
-        if identity is None or push.worker is None or push.sequence != hot.model.receipts.last(identity) + 1:
+        hot = self._hot
+        if not self.open or draft.record.payload.nbytes > SMALL_BYTES or not hot.foresight.is_next(draft):
             return False
         if not self._air and not hot.lock.take():
             return False
@@ -109,7 +103,7 @@ class Flight:
         if flown is None:
             return
         try:
-            flown.answer = self._hot.ahead(flown.draft, flown.foreseen)
+            flown.answer = self._hot.foresight.apply(flown.draft, flown.foreseen)
         except GradledgerError:
             self._quick.doubt()  # nothing follows; once the log has spoken, the state is played anew
         else:

@@ -11,7 +11,8 @@ does the same on the event loop, for small models.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from concurrent.futures import wait
+from typing import Any, TypeVar
 
 from gradledger_server.blocks import Blocks
 from gradledger_server.entries import Entry, Logged
@@ -19,18 +20,18 @@ from gradledger_server.errors import (
     Conflict,
     GradledgerError,
     ModelNotFound,
-    ModelQuarantined,
     PreconditionFailed,
     ReceiptNotFound,
-    SequenceGap,
 )
 from gradledger_server.kernels.device import Device
 from gradledger_server.machine import arrivals, image, views
 from gradledger_server.machine.model import Model
 from gradledger_server.machine.receipts import Receipt
 from gradledger_server.machine.row_gradient import Rows
+from gradledger_server.replica.answers import Answer, answer_of, or_raise, own_entries, refusal
 from gradledger_server.replica.draft import Draft
 from gradledger_server.replica.events import News, Place
+from gradledger_server.replica.foresight import Foresight
 from gradledger_server.replica.laps import end_all
 from gradledger_server.replica.lock import Lock
 from gradledger_server.replica.playback import Own, Playback
@@ -38,8 +39,6 @@ from gradledger_server.replica.published import Published, TableRows, touched_ro
 from gradledger_server.store.contract import (
     Append,
     Appended,
-    Gap,
-    Gone,
     Moved,
     Outcome,
     Seen,
@@ -49,16 +48,10 @@ from gradledger_server.store.contract import (
 )
 from gradledger_server.wire import records, safetensors
 
+AHEAD_BYTES = 1 << 20  # of a push that is worth a thread of its own
+T = TypeVar("T")
+
 ATTEMPTS = 100  # of a compare-and-set against other replicas before giving up
-
-
-class Answer(NamedTuple):
-    """A push's answer: its receipt, and the newest parameters and touched rows, at its step or later."""
-
-    receipt: Receipt
-    replayed: bool
-    published: Published
-    rows: tuple[TableRows, ...] = ()
 
 
 class Hot:
@@ -72,6 +65,7 @@ class Hot:
         self.playback = Playback(name, epoch, store, device, blocks)
         self._header = safetensors.header(self.model.layout.signature)
         self.published: Published = self._publish()
+        self.foresight = Foresight(self.playback, self._publish)
 
     @property
     def model(self) -> Model:
@@ -116,6 +110,12 @@ class Hot:
             self._catch_up()
             return self.published, image.copy(self.model)
 
+    def read(self, reading: Callable[[Hot], T]) -> T:
+        """What `reading` says of the latest state, while nobody changes it."""
+        with self.lock:
+            self._catch_up()
+            return reading(self)
+
     def entries(self, after: int, limit: int) -> list[dict[str, Any]]:
         """What the log still holds behind `after`: each entry's facts, and a push's fate if known."""
         with self.lock:
@@ -144,18 +144,19 @@ class Hot:
             until = found[-1].place if found else ring.end
             return News(found, until, lost, self.model.step)
 
-    def commit(self, drafts: Sequence[Draft]) -> list[Answer | GradledgerError]:
+    def commit(self, drafts: Sequence[Draft], *, alone: bool = False) -> list[Answer | GradledgerError]:
         """Appends the drafts in one round trip, applies them in log order, and answers each.
 
-        A refusal is an item of the answer. A failure of the store is raised, and nobody knows then what
-        was appended: the next call finds out, because it plays the log from where this state ends.
+        `alone`: the state is where the log ends, and nobody else writes to it. A refusal is an item of the
+        answer. A failure of the store is raised, and nobody knows then what was appended: the next call
+        finds out, because it plays the log from where this state ends.
         """
         with self.lock:
             if any(draft.objection(self.model) for draft in drafts):
                 self._catch_up()  # another replica may have made it right
             objections = [draft.objection(self.model) for draft in drafts]
             admitted = [d for d, objection in zip(drafts, objections, strict=True) if objection is None]
-            answers = iter(self._append(admitted))
+            answers = iter(self._append(admitted, alone=alone))
             return [objection or next(answers) for objection in objections]
 
     def decide(self, choose: Callable[[Model], Entry | Draft | Answer | None]) -> Answer | None:
@@ -178,11 +179,13 @@ class Hot:
                 (result,) = self._store.append(self.epoch, [wish])
                 end_all(laps, "append")
                 if isinstance(result, Appended):
-                    self._play(result.offset, _own([draft] if draft else [], [result]))
+                    self._play(result.offset, own_entries([draft] if draft else [], [result]))
                     end_all(laps, "apply")
-                    return _or_raise(self._answer(draft, result)) if draft else None
+                    return (
+                        or_raise(answer_of(self.playback, self.published, draft, result)) if draft else None
+                    )
                 if not isinstance(result, Moved | Seen):
-                    raise self._refusal(result)
+                    raise refusal(self.name, result)
         raise Conflict("other replicas kept changing the model", hint="Repeat the request.")
 
     def push_if(self, draft: Draft, if_match: str) -> Answer:
@@ -257,23 +260,38 @@ class Hot:
                 self._catch_up()
             return saved
 
-    def _append(self, drafts: Sequence[Draft]) -> list[Answer | GradledgerError]:
+    def _append(self, drafts: Sequence[Draft], *, alone: bool) -> list[Answer | GradledgerError]:
         if not drafts:
             self._catch_up()
             return []
+        large = len(drafts) == 1 and drafts[0].record.payload.nbytes >= AHEAD_BYTES
+        if alone and large and self.foresight.is_next(drafts[0]):
+            return [self._append_and_apply(drafts[0])]
         wishes, laps = [draft.wish() for draft in drafts], [draft.laps for draft in drafts]
         end_all(laps, "queue")
         results = self._store.append(self.epoch, wishes)
         end_all(laps, "append")
         return self.conclude(drafts, results)
 
-    def ahead(self, draft: Draft, foreseen: Appended) -> Answer:
-        """Applies a push that is on its way to the log, where it will be what is foreseen.
-
-        What is published does not change: the log has not said so yet. The caller holds the lock.
-        """
-        receipt = self.playback.play_ahead(Logged(foreseen.offset, foreseen.chain, draft.record), draft)
-        return Answer(receipt, False, self._publish())
+    def _append_and_apply(self, draft: Draft) -> Answer | GradledgerError:
+        """Side by side, on two threads: by the time a large push is written down, its step has been made."""
+        foreseen = self.foresight.foresee(draft)
+        draft.laps.end("queue")
+        applied = self.foresight.begin(draft, foreseen)
+        try:
+            (result,) = self._store.append(self.epoch, [draft.wish()])
+        except BaseException:
+            wait([applied])
+            self.playback.give_up()
+            raise
+        draft.laps.end("append")
+        wait([applied])
+        draft.laps.end("apply")
+        if result != foreseen or applied.exception() is not None:
+            (answer,) = self.anew([draft], [result])
+            return answer
+        self.published = applied.result().published
+        return applied.result()
 
     def anew(self, drafts: Sequence[Draft], results: Sequence[Outcome]) -> list[Answer | GradledgerError]:
         """Forgets a state that foresaw something else, and answers each draft by what the log says.
@@ -286,7 +304,7 @@ class Hot:
     def conclude(self, drafts: Sequence[Draft], results: Sequence[Outcome]) -> list[Answer | GradledgerError]:
         """Plays what was appended of the drafts, and answers each. The caller holds the lock."""
         self.playback.receipts.clear()
-        if own := _own(drafts, results):
+        if own := own_entries(drafts, results):
             self.playback.play(max(own), own)
         if len(own) < len(drafts) and (not own or any(isinstance(result, Seen) for result in results)):
             self.playback.catch_up()  # what was seen may lie behind what we appended
@@ -294,7 +312,10 @@ class Hot:
         end_all(laps, "queue")
         self.published = self._publish()
         end_all(laps, "apply")
-        return [self._answer(draft, result) for draft, result in zip(drafts, results, strict=True)]
+        return [
+            answer_of(self.playback, self.published, draft, result)
+            for draft, result in zip(drafts, results, strict=True)
+        ]
 
     def _play(self, upto: int, own: Own) -> None:
         self.playback.receipts.clear()
@@ -305,32 +326,6 @@ class Hot:
         self.playback.receipts.clear()
         self.playback.catch_up()
         self.published = self._publish()
-
-    def _answer(self, draft: Draft, result: Outcome) -> Answer | GradledgerError:
-        if not isinstance(result, Appended | Seen):
-            return self._refusal(result)
-        receipt = self.playback.receipts.get(result.chain) if isinstance(result, Appended) else None
-        try:
-            receipt = receipt or draft.known(self.model)
-        except GradledgerError as reused:
-            return reused
-        if receipt is None and isinstance(result, Appended) and draft.nameless:
-            receipt = draft.bare_receipt(self.model, result.offset)
-        if receipt is None and draft.push.key is not None:  # it was just forgotten, and is new the next time
-            return self._refusal(result)
-        if receipt is None:
-            return ModelQuarantined(f"the log of model {self.name!r} knows a push that its state does not")
-        rows = touched_rows(self.model, draft.gradient)
-        return Answer(receipt, isinstance(result, Seen), self.published, rows)
-
-    def _refusal(self, result: Outcome) -> GradledgerError:
-        if isinstance(result, Gap):
-            return SequenceGap(
-                f"the next sequence of this worker is {result.expected}", expected=result.expected
-            )
-        if isinstance(result, Gone):
-            return ModelNotFound(f"model {self.name!r} was deleted")
-        return Conflict("the push could not be appended", hint="Repeat the same request.")
 
     def _facts(self, logged: Logged) -> dict[str, Any]:
         facts = {"offset": logged.offset, **records.from_json(logged.record.meta), "chain": logged.chain}
@@ -348,17 +343,3 @@ class Hot:
         if before is not None and same and before.missing == model.missing:
             return before
         return Published(self.epoch, model.step, model.layout, self._header, block, frozenset(model.missing))
-
-
-def _or_raise(answer: Answer | GradledgerError) -> Answer:
-    if isinstance(answer, GradledgerError):
-        raise answer
-    return answer
-
-
-def _own(drafts: Sequence[Draft], results: Sequence[Outcome]) -> Own:
-    return {
-        result.offset: (Logged(result.offset, result.chain, draft.record), draft)
-        for draft, result in zip(drafts, results, strict=False)
-        if isinstance(result, Appended)
-    }

@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 
 from gradledger_server.errors import GradledgerError, ModelNotFound
 from gradledger_server.machine.receipts import Receipt
+from gradledger_server.replica.answers import Answer
 from gradledger_server.replica.draft import Draft
 from gradledger_server.replica.events import News, Place
 from gradledger_server.replica.flight import Flight, Listener
-from gradledger_server.replica.hot import Answer, Hot
+from gradledger_server.replica.hot import Hot
 from gradledger_server.replica.published import Published
 from gradledger_server.replica.quick import Quick
 from gradledger_server.store.contract import AsyncLog
@@ -89,6 +90,16 @@ class Mailbox:
         self._looks.append(future)
         self._drain()
         return await future
+
+    async def read(self, reading: Callable[[Hot], T]) -> T:
+        """See `Hot.read`: at once, if the model is free."""
+        await self.look()
+        if not self.hot.lock.take():
+            return await self.run(lambda hot: hot.read(reading))
+        try:
+            return reading(self.hot)
+        finally:
+            self.hot.lock.give()
 
     def doubt(self) -> None:
         """Nobody may rely on what is known of the log; for any thread."""
@@ -242,7 +253,10 @@ class Mailbox:
                 return answers
         elif await self._quick.look() is not None:
             return []
-        return await self._thread(lambda: self._trying(lambda hot: hot.commit(drafts)))
+        since, alone = self._quick.since, self._quick.is_latest
+        answers = await self._thread(lambda: self._trying(lambda hot: hot.commit(drafts, alone=alone)))
+        self._quick.rely_on(since)
+        return answers
 
     def _trying(self, work: Callable[[Hot], T]) -> T:
         """What a thread does, even if nobody waits for it any more; what became of a failure is unknown."""

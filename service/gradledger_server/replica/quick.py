@@ -13,8 +13,9 @@ import asyncio
 from collections.abc import Sequence
 
 from gradledger_server.errors import GradledgerError
+from gradledger_server.replica.answers import Answer
 from gradledger_server.replica.draft import Draft
-from gradledger_server.replica.hot import Answer, Hot
+from gradledger_server.replica.hot import Hot
 from gradledger_server.replica.laps import end_all
 from gradledger_server.replica.published import Published
 from gradledger_server.store.contract import SMALL_BYTES, Appended, AsyncLog, Outcome
@@ -48,13 +49,13 @@ class Quick:
         try:
             if any(draft.objection(hot.model) for draft in drafts):
                 return None  # another replica may have made it right
-            laps, tenure, doubts = [draft.laps for draft in drafts], self._log.tenure, self._doubts
+            laps, since = [draft.laps for draft in drafts], self.since
             end_all(laps, "queue")
             results = await self._log.append(hot.epoch, [draft.wish() for draft in drafts])
             end_all(laps, "append")
             if self._follow(results):
                 answers = hot.conclude(drafts, results)
-                self._rely_on(tenure, doubts)
+                self.rely_on(since)
                 return answers
             self.doubt()
             # Not on the replica's threads: all of them may be waiting for the lock that is held here.
@@ -72,11 +73,11 @@ class Quick:
         if not self._hot.lock.take():
             return None
         try:
-            tenure, doubts = self._log.tenure, self._doubts
+            since = self.since
             head = await self._log.head(self._hot.epoch)
             if head is None or head.chain != self._hot.playback.chain:
                 return None
-            self._rely_on(tenure, doubts)
+            self.rely_on(since)
             self._hot.playback.note_saved(head.saved)
             return self._hot.published
         finally:
@@ -89,7 +90,13 @@ class Quick:
         first = playback.applied + 1
         return not playback.broken and offsets == list(range(first, first + len(results)))
 
-    def _rely_on(self, tenure: int | None, doubts: int) -> None:
-        """What is published is the log's end, as of that tenure, unless something went wrong meanwhile."""
+    @property
+    def since(self) -> tuple[int | None, int]:
+        """The tenure, and how many doubts there were so far: to be told with what is learned from now on."""
+        return self._log.tenure, self._doubts
+
+    def rely_on(self, since: tuple[int | None, int]) -> None:
+        """What is published was the log's end since then, and is, unless something went wrong meanwhile."""
+        tenure, doubts = since
         if doubts == self._doubts:
             self._latest_in = tenure

@@ -47,8 +47,9 @@ from gradledger_server.machine.gradient import check, gather, norm
 from gradledger_server.machine.image import Image
 from gradledger_server.machine.model import Model
 from gradledger_server.machine.row_gradient import require_rows
+from gradledger_server.replica.answers import Answer
 from gradledger_server.replica.draft import Draft, Sender, draft
-from gradledger_server.replica.hot import Answer, Hot
+from gradledger_server.replica.hot import Hot
 from gradledger_server.replica.laps import Laps
 from gradledger_server.replica.mailbox import WAITING, Mailbox, shielded
 from gradledger_server.replica.metrics import Reported, report

@@ -1,0 +1,50 @@
+"""What a push will come to, worked out while the log is still writing it down.
+
+Who has the server alone (`AsyncLog.tenure`) knows where the log ends, who pushed last, and so what the log
+will say of the next entry. What is worked out is shown to nobody before the log has said that very thing. If
+it says another, the state is given up and played from the log once more (`Hot.anew`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from gradledger_server.entries import Logged
+from gradledger_server.machine.receipts import identity_of
+from gradledger_server.replica.answers import Answer
+from gradledger_server.replica.draft import Draft
+from gradledger_server.replica.laps import Laps
+from gradledger_server.replica.playback import Playback
+from gradledger_server.replica.published import Published, touched_rows
+from gradledger_server.store.contract import Appended
+
+_MEANWHILE = ThreadPoolExecutor(thread_name_prefix="meanwhile")
+
+
+class Foresight:
+    """Of one model. Whoever uses it holds the model's lock, until the log has spoken."""
+
+    def __init__(self, playback: Playback, publish: Callable[[], Published]) -> None:
+        self._playback, self._publish = playback, publish
+
+    def is_next(self, draft: Draft) -> bool:
+        """Whether the push is new, so far as the model knows: its worker's next, or nameless."""
+        push, identity = draft.push, identity_of(draft.push)
+        if identity is None:
+            return True
+        return push.worker is not None and push.sequence == self._playback.model.receipts.last(identity) + 1
+
+    def foresee(self, draft: Draft) -> Appended:
+        """What the log will say of such a push."""
+        return Appended(self._playback.applied + 1, self._playback.chain_with(draft.record))
+
+    def apply(self, draft: Draft, foreseen: Appended) -> Answer:
+        """Makes the step, and the answer that will be true then. Raises ModelQuarantined."""
+        logged = Logged(foreseen.offset, foreseen.chain, draft.record)
+        receipt = self._playback.play_ahead(logged, draft)
+        return Answer(receipt, False, self._publish(), touched_rows(self._playback.model, draft.gradient))
+
+    def begin(self, draft: Draft, foreseen: Appended) -> Future[Answer]:
+        """The same on another thread. What it takes there is not on the push's stopwatch."""
+        return _MEANWHILE.submit(self.apply, draft._replace(laps=Laps()), foreseen)
