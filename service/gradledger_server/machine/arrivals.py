@@ -107,6 +107,8 @@ def overdue(model: Model, now_ms: int) -> Leave | Close | None:
 def next_deadline_ms(model: Model) -> int | None:
     """When `overdue` will have something to say, if nothing happens before."""
     rounds = model.rounds
+    if not rounds.waiting and not rounds.members.anybody:
+        return None
     leases, (closing, _) = (
         rounds.members.next_silence_ms(rounds.policy.lease_ms),
         rounds.deadline() or (None, ""),

@@ -25,6 +25,11 @@ class Members:
     def __contains__(self, worker: object) -> bool:
         return worker in self.present or worker in self.joining
 
+    @property
+    def anybody(self) -> bool:
+        """Whether there are any."""
+        return bool(self.present or self.joining)
+
     def see(self, worker: str, at_ms: int) -> None:
         """A sign of life."""
         member = self.present.get(worker) or self.joining.get(worker)
@@ -63,7 +68,7 @@ class Members:
 
     def next_silence_ms(self, lease_ms: int) -> int | None:
         """When the next lease runs out."""
-        if not self.present and not self.joining:
+        if not self.anybody:
             return None
         everyone = (self.present | self.joining).values()
         return min((member.seen_at_ms + lease_ms + 1 for member in everyone), default=None)
