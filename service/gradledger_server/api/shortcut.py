@@ -12,6 +12,7 @@ from starlette.responses import Response
 from uvicorn.protocols.http.flow_control import FlowControl
 
 from gradledger_server.api import telemetry
+from gradledger_server.api.gate import pieces
 from gradledger_server.api.lane import Lane
 from gradledger_server.api.responses import Parts
 from gradledger_server.api.whole import Head, Whole, head_of
@@ -126,12 +127,12 @@ class Shortcut:
             lines.append(parts[0])  # type: ignore[arg-type]  # bytes join views as well
             parts = ()
         self._parser.wire.write(b"".join(lines))
-        for part in parts:
-            if self._parser.flow.write_paused:
-                await self._parser.flow.drain()
-            self._parser.wire.write(part)
-        if self._parser.flow.write_paused:
-            await self._parser.flow.drain()
+        for piece in pieces(parts):
+            await self._lane.gate.pull()
+            if self._parser.wire.is_closing():
+                return
+            self._parser.wire.write(piece)
+            await (self._parser.flow.drain() if self._parser.flow.write_paused else asyncio.sleep(0))
 
     def _end(self) -> None:
         if self._last:
