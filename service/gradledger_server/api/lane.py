@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from gradledger_server.api import gradients, haste, parameters, problems
 from gradledger_server.api.context import Context
+from gradledger_server.api.gate import Gate, to_puller, to_pusher
 from gradledger_server.api.telemetry import Metrics
 from gradledger_server.api.whole import Whole
 from gradledger_server.errors import GradledgerError
@@ -29,10 +30,14 @@ Work = Callable[[Request, str, Context], Awaitable[Response]]
 
 
 class Lane:
-    """Around the app; the lane's functions take the request, the model's name and the app's context."""
+    """Around the app; the lane's functions take the request, the model's name and the app's context.
+
+    Large answers leave through its `gate`.
+    """
 
     def __init__(self, app: FastAPI, metrics: Metrics) -> None:
         self.app, self._metrics = app, metrics
+        self.gate = Gate()
         declared = (
             route for module in MODULES for route in module.router.routes if isinstance(route, APIRoute)
         )
@@ -46,11 +51,20 @@ class Lane:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         found = _PATH.fullmatch(scope["path"]) if scope["type"] == "http" else None
         route = self._routes.get((scope["method"], found[2])) if found else None
+        if scope["type"] == "http" and scope["method"] == "GET":
+            send = to_puller(send, self.gate)
         if route is None or found is None:
             await self.app(scope, receive, send)
             return
         scope["route"], scope["app"] = route, self.app
-        response = await self._answer(route.endpoint, Request(scope, receive), found[1])
+        if scope["method"] == "GET":
+            await self._respond(route.endpoint, found[1], scope, receive, send)
+            return
+        with self.gate.push():
+            await self._respond(route.endpoint, found[1], scope, receive, to_pusher(send))
+
+    async def _respond(self, work: Work, model: str, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await self._answer(work, Request(scope, receive), model)
         await response(scope, receive, send)
 
     async def serve(self, request: Whole) -> Response:

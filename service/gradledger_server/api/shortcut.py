@@ -14,6 +14,7 @@ from starlette.responses import Response
 from uvicorn.protocols.http.flow_control import FlowControl
 
 from gradledger_server.api import telemetry
+from gradledger_server.api.gate import pieces
 from gradledger_server.api.lane import Lane
 from gradledger_server.api.responses import Parts
 from gradledger_server.api.whole import Head, Whole, head_of
@@ -105,12 +106,12 @@ class Shortcut:
 
     def _told(self, request: Whole, response: Response) -> None:
         """The answer to what was served at once leaves at once if it is small, else as `_finish` sends it."""
-        pieces = [] if request.hung_up else self._pieces(response, request.request_id)
-        if len(pieces) > 1 or self._parser.flow.write_paused:
-            self._start(self._finish(request, response))
-            return
-        for piece in pieces:
-            self._parser.wire.write(piece)
+        if not request.hung_up:
+            head, *parts = self._laid_out(response, request.request_id)
+            if parts or self._parser.flow.write_paused:
+                self._start(self._finish(request, response))
+                return
+            self._parser.wire.write(head)
         self._served(request, response)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
@@ -128,18 +129,27 @@ class Shortcut:
 
     async def _finish(self, request: Whole, response: Response) -> None:
         try:
-            for piece in [] if request.hung_up else self._pieces(response, request.request_id):
-                if self._parser.flow.write_paused:
-                    await self._parser.flow.drain()
-                self._parser.wire.write(piece)
-            if self._parser.flow.write_paused:
-                await self._parser.flow.drain()
+            if not request.hung_up:
+                await self._send(response, request.request_id)
         except BaseException:  # half an answer may be out
             self._give_up()
             raise
         self._served(request, response)
 
-    def _pieces(self, response: Response, request_id: str) -> list[bytes | memoryview]:
+    async def _send(self, response: Response, request_id: str) -> None:
+        parser = self._parser
+        head, *parts = self._laid_out(response, request_id)
+        if parser.flow.write_paused:
+            await parser.flow.drain()
+        parser.wire.write(head)
+        for piece in pieces(parts):
+            await self._lane.gate.pull()
+            if parser.wire.is_closing():
+                return
+            parser.wire.write(piece)
+            await (parser.flow.drain() if parser.flow.write_paused else asyncio.sleep(0))
+
+    def _laid_out(self, response: Response, request_id: str) -> list[bytes | memoryview]:
         """The answer as it goes over the wire: its head, together with the body if that is small."""
         parts: Sequence[bytes | memoryview] = (
             response.parts if isinstance(response, Parts) else (bytes(response.body),)
