@@ -4,6 +4,9 @@ Fresh memory costs a page fault per 4 KiB, which at 64 MiB is as long as the opt
 goes back to the shelf when its last view is gone. Nobody has to say so: every array and memoryview made
 from a block keeps it alive, and its finalizer shelves it. A download that takes an hour therefore keeps
 its own step's bytes, and nobody writes into them.
+
+The shelf is no second peak: in use and shelved together, no more is held than was lately in use at once, or
+`keep_bytes` if that is more. Whoever needs a size that is not there pushes out what was used longest ago.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import mmap
 import threading
 import weakref
-from collections import defaultdict
+from collections import OrderedDict, deque
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,18 +30,22 @@ class Blocks:
 
     def __init__(self, keep_bytes: int = 512 << 20) -> None:
         self._keep_bytes = keep_bytes
-        self._shelf: dict[int, list[mmap.mmap]] = defaultdict(list)
-        self._lock = threading.RLock()  # a finalizer may run on the thread that holds it
+        self._shelf: OrderedDict[int, list[mmap.mmap]] = OrderedDict()  # the size used last comes last
+        self._returned: deque[mmap.mmap] = deque()
+        self._lock = threading.Lock()
         self.shelved_bytes = 0
+        self._used_bytes = 0
+        self._most_bytes = self._most_before = 0  # in use at once, since and before the last `age`
 
     def take(self, nbytes: int) -> Block:
         """A writable uint8 array of `nbytes`, page-aligned, its contents arbitrary."""
         size = -(-max(nbytes, 1) // _PAGE_BYTES) * _PAGE_BYTES
         with self._lock:
-            shelved = self._shelf[size]
-            memory = shelved.pop() if shelved else None
-            if memory is not None:
-                self.shelved_bytes -= size
+            self._put_away()
+            memory = self._pop(size)
+            self._used_bytes += size
+            self._most_bytes = max(self._most_bytes, self._used_bytes)
+            self._push_out()
         if memory is None:
             memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             if size >= _HUGE_PAGE_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):
@@ -46,17 +53,53 @@ class Blocks:
         # The array's base is the mapping, not another array, so NumPy hangs every later view on this array
         # itself and the finalizer below fires only when the last of them is gone.
         block: Block = np.frombuffer(memory, np.uint8, nbytes)
-        weakref.finalize(block, self._shelve, memory, size).atexit = False
+        weakref.finalize(block, self._give_back, memory).atexit = False
         return block
 
-    def _shelve(self, memory: mmap.mmap, size: int) -> None:
+    def age(self) -> None:
+        """Forgets what was in use before the last call. To be called every minute or so."""
         with self._lock:
-            if self.shelved_bytes + size <= self._keep_bytes:
-                self._shelf[size].append(memory)
-                self.shelved_bytes += size
+            self._put_away()
+            self._most_bytes, self._most_before = self._used_bytes, self._most_bytes
+            self._push_out()
 
     def clear(self) -> None:
         """Gives everything on the shelf back to the system."""
         with self._lock:
+            self._put_away()
             self._shelf.clear()
             self.shelved_bytes = 0
+            self._most_bytes = self._most_before = self._used_bytes
+
+    def _give_back(self, memory: mmap.mmap) -> None:
+        # A finalizer may run anywhere, even on the thread that holds the lock: then the next call sees to it.
+        self._returned.append(memory)
+        if self._lock.acquire(blocking=False):
+            try:
+                self._put_away()
+            finally:
+                self._lock.release()
+
+    def _put_away(self) -> None:
+        while self._returned:
+            memory = self._returned.popleft()
+            size = len(memory)
+            self._shelf.setdefault(size, []).append(memory)
+            self._shelf.move_to_end(size)
+            self._used_bytes -= size
+            self.shelved_bytes += size
+
+    def _pop(self, size: int) -> mmap.mmap | None:
+        shelved = self._shelf.get(size)
+        if not shelved:
+            return None
+        self.shelved_bytes -= size
+        memory = shelved.pop()
+        if not shelved:
+            del self._shelf[size]
+        return memory
+
+    def _push_out(self) -> None:
+        most = max(self._keep_bytes, self._most_bytes, self._most_before)
+        while self._shelf and self._used_bytes + self.shelved_bytes > most:
+            self._pop(next(iter(self._shelf)))

@@ -48,19 +48,54 @@ def test_sizes_do_not_mix() -> None:
     big[:] = 1
 
 
-def test_the_shelf_holds_no_more_than_it_may_and_gives_all_back_when_told() -> None:
+def test_no_more_is_held_than_was_lately_in_use_at_once_and_all_is_given_back_when_told() -> None:
     blocks = Blocks(keep_bytes=2 * PAGE_BYTES)
     held = [blocks.take(PAGE_BYTES) for _ in range(5)]
     held.clear()
+    assert blocks.shelved_bytes == 5 * PAGE_BYTES
+    held = [blocks.take(PAGE_BYTES) for _ in range(3)]
+    blocks.age()  # five were in use since the last time
     assert blocks.shelved_bytes == 2 * PAGE_BYTES
+    blocks.age()  # only three
+    assert blocks.shelved_bytes == 0
+    held.clear()
+    blocks.age()
+    blocks.age()
+    assert blocks.shelved_bytes == 2 * PAGE_BYTES, "what may be kept in any case"
     blocks.clear()
     assert blocks.shelved_bytes == 0
     assert blocks.take(PAGE_BYTES).nbytes == PAGE_BYTES
 
 
+def test_a_size_that_is_not_there_pushes_out_what_was_used_longest_ago() -> None:
+    blocks = Blocks(keep_bytes=6 * PAGE_BYTES)
+    for pages in (1, 2, 3):
+        blocks.take(pages * PAGE_BYTES)  # and dropped at once
+    assert blocks.shelved_bytes == 6 * PAGE_BYTES
+    blocks.take(PAGE_BYTES)
+    assert blocks.shelved_bytes == 6 * PAGE_BYTES, "it was there"
+    held = blocks.take(4 * PAGE_BYTES)
+    assert (held.nbytes, blocks.shelved_bytes) == (4 * PAGE_BYTES, PAGE_BYTES)
+
+
+def test_a_cycle_of_uses_needs_no_fresh_memory_however_large() -> None:
+    """A push: the body comes, the next weights are made, the body goes, then the weights before."""
+    blocks = Blocks(keep_bytes=0)
+    weights, places = blocks.take(3 * PAGE_BYTES), set()
+    for _ in range(10):
+        body = blocks.take(4 * PAGE_BYTES)
+        following = blocks.take(3 * PAGE_BYTES)
+        places |= {block.__array_interface__["data"][0] for block in (body, following)}
+        del body
+        weights = following
+        del following
+    assert len(places) == 3
+    assert weights.nbytes + blocks.shelved_bytes == 10 * PAGE_BYTES
+
+
 def test_no_two_threads_ever_hold_the_same_memory() -> None:
     """Each thread signs its block, holds it a while through a view of a view, and finds its own signature."""
-    blocks = Blocks(keep_bytes=20 * PAGE_BYTES)
+    blocks = Blocks(keep_bytes=0)
     wrong: list[str] = []
 
     def work(number: int) -> None:
@@ -82,4 +117,4 @@ def test_no_two_threads_ever_hold_the_same_memory() -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
-    assert 0 < blocks.shelved_bytes <= 20 * PAGE_BYTES
+    assert 0 < blocks.shelved_bytes <= 6 * 5 * 2 * PAGE_BYTES

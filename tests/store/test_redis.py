@@ -7,11 +7,12 @@ import threading
 
 import pytest
 import redis
+from redis.exceptions import ExecAbortError
 
-from gradledger_server.errors import ModelQuarantined, StoreFull
+from gradledger_server.errors import ModelQuarantined, StoreFull, StoreUnavailable
 from gradledger_server.store import Embedded, RedisStore, keys, scripts
-from gradledger_server.store.chunks import puts
-from gradledger_server.store.connection import Connection, send
+from gradledger_server.store.chunks import SET_AT_ONCE, puts
+from gradledger_server.store.connection import Connection, raise_in_our_words, send
 from gradledger_server.store.contract import Appended, Gone, Outcome, Seen, Snapshot, Trimmed
 from tests.store.conftest import REMEMBERED, grow, push, record
 
@@ -65,10 +66,22 @@ def test_a_refused_payload_leaves_nothing(ledger: RedisStore, raw: redis.Redis) 
 
 
 def test_an_abandoned_payload_has_a_ttl(ledger: RedisStore, raw: redis.Redis) -> None:
-    _, commands = puts("epoch", memoryview(noise(3 * MIB)))
-    ledger._connection.ask(*commands[:2])
-    assert len(keys_there(raw)) == 2
-    assert all(0 < raw.ttl(key) <= keys.staged_ttl_s(3 * MIB) for key in keys_there(raw))
+    size = (SET_AT_ONCE + 2) * MIB
+    _, commands = puts("epoch", memoryview(noise(size)))
+    ledger._connection.ask(*commands[: SET_AT_ONCE + 2])  # the first transaction
+    assert len(keys_there(raw)) == SET_AT_ONCE
+    assert all(0 < raw.ttl(key) <= keys.staged_ttl_s(size) for key in keys_there(raw))
+
+
+def test_chunks_are_written_to_the_log_a_few_at_a_time(ledger: RedisStore, raw: redis.Redis) -> None:
+    """Each time costs a turn of the disk with fsync; in between others have theirs, so not all at once."""
+    sets = 0
+    for command in puts("epoch", memoryview(noise(10 * MIB)))[1]:
+        sets += command[0] == "SET"
+        if command == ("EXEC",):
+            assert 1 < sets <= 8
+            sets = 0
+    assert sets == 0
 
 
 def test_snapshots_free_the_chunks_nobody_needs(ledger: RedisStore, raw: redis.Redis) -> None:
@@ -281,6 +294,16 @@ def test_a_call_broken_off_leaves_no_reply_for_the_next(server: Embedded, raw: r
         send(line, [("BLPOP", "nothing", "0.2")])
         raise KeyboardInterrupt
     assert connection.ask(("ECHO", "mine")) == [b"mine"]
+
+
+def test_a_transaction_that_finds_the_server_full_only_at_its_end_says_so_too() -> None:
+    why = "Transaction discarded because of: {}."
+    with pytest.raises(StoreFull):
+        raise_in_our_words(
+            ExecAbortError(why.format("OOM command not allowed when used memory > 'maxmemory'"))
+        )
+    with pytest.raises(StoreUnavailable):
+        raise_in_our_words(ExecAbortError(why.format("NOPERM this user has no permissions")))
 
 
 def test_a_full_server_is_reported_and_reading_goes_on(ledger: RedisStore, raw: redis.Redis) -> None:

@@ -174,6 +174,7 @@ class Shelf:
                 self._saving = asyncio.create_task(self._save_quietly())
             if now - looked_at > self._cadence.drop_s / 10:
                 looked_at = now
+                self._blocks.age()
                 for name in [name for name in self._open if self._is_unused(name, now)]:
                     self.drop(name)
 

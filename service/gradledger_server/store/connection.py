@@ -15,7 +15,14 @@ from typing import Any, NoReturn
 
 from redis.backoff import NoBackoff
 from redis.connection import ConnectionPool
-from redis.exceptions import AuthenticationError, NoScriptError, OutOfMemoryError, RedisError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    ExecAbortError,
+    NoScriptError,
+    OutOfMemoryError,
+    RedisError,
+    ResponseError,
+)
 from redis.exceptions import ConnectionError as LostConnection
 from redis.exceptions import TimeoutError as TookTooLong
 from redis.retry import Retry
@@ -228,6 +235,10 @@ def in_our_words() -> Iterator[None]:
         yield
     except OutOfMemoryError as full:
         raise StoreFull(f"the server refuses to write: {full}") from full
+    except ExecAbortError as aborted:
+        if "OOM" not in str(aborted):
+            raise StoreUnavailable(f"the server refuses: {aborted}") from aborted
+        raise StoreFull(f"the server refuses to write: {aborted}") from aborted
     except AuthenticationError as refused:
         raise StoreUnavailable(
             f"the server refuses the login: {refused}", hint="Check user and password in --redis-url."

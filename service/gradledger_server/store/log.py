@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from redis.exceptions import OutOfMemoryError, RedisError
+from redis.exceptions import ExecAbortError, OutOfMemoryError, RedisError
 
 from gradledger_server.entries import Logged, Record
 from gradledger_server.errors import GradledgerError, ModelQuarantined, StoreUnavailable
@@ -82,7 +82,8 @@ class RedisLog:
         coming = iter(replies)
         answers = [[next(coming) for _ in wish.commands] for wish in wishes]
         # A chunk that found no room explains why its script found no chunk, so it is looked at first.
-        for error in (reply for answer in answers for reply in answer if isinstance(reply, OutOfMemoryError)):
+        no_room = OutOfMemoryError | ExecAbortError
+        for error in (reply for answer in answers for reply in answer if isinstance(reply, no_room)):
             raise_in_our_words(error)
         outcomes = [_outcome(answer[-1]) for answer in answers]
         refused = zip(wishes, outcomes, strict=True)

@@ -75,7 +75,7 @@ class RedisSnapshots:
         for first in range(0, len(chunks), SENT_AT_ONCE):
             some = chunks[first : first + SENT_AT_ONCE]
             digests += b"".join(map(_digest, some))
-            self._connection.ask(*(put(epoch, token, i, chunk, ttl_s) for i, chunk in enumerate(some, first)))
+            self._connection.ask(*put(epoch, token, first, some, ttl_s))
         return Row(epoch, token, len(chunks)), digests
 
     def _trim(self, epoch: str, before: int, saved: int) -> None:
