@@ -38,6 +38,9 @@ class Line:
         self.begins = self.ends = self.note = lambda *_: None
         self.shortcut = Shortcut(self, self)  # type: ignore[arg-type]
 
+    def at_once(self, *_: object) -> bool:
+        return False
+
     async def serve(self, _: object) -> Response:
         return Parts([b"header", bytes(LARGE)], SAFETENSORS, {})
 
