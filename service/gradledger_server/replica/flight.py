@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
-from gradledger_server.errors import GradledgerError
+from gradledger_server.errors import GradledgerError, StoreUnavailable
 from gradledger_server.replica.answers import Answer
 from gradledger_server.replica.draft import Draft
 from gradledger_server.replica.hot import Hot
@@ -51,6 +51,7 @@ class Flight:
 
     def __init__(self, hot: Hot, log: AsyncLog, quick: Quick, heard: Callable[[Published], None]) -> None:
         self._hot, self._log, self._quick, self._heard = hot, log, quick, heard
+        self._loop = asyncio.get_running_loop()
         self._air: deque[Flown] = deque()
         self._last: Flown | None = None  # posted and not applied yet
         self._strays: list[tuple[Flown, Outcome | GradledgerError]] = []
@@ -81,7 +82,7 @@ class Flight:
         draft.laps.end("append")
         self._air.append(flown)
         self._last = flown
-        asyncio.get_running_loop().call_soon(self._apply)  # when what was posted has left
+        self._loop.call_soon(self._apply)  # when what was posted has left
         return True
 
     def _takes(self, draft: Draft) -> bool:
@@ -128,7 +129,7 @@ class Flight:
         self._quick.doubt()
         self._strays.append((flown, outcome))
         if not self._air:
-            self._search = asyncio.get_running_loop().create_task(self._find())
+            self._search = self._loop.create_task(self._find())
 
     async def _find(self) -> None:
         """Answers the strays by what the log says, and gives the model free."""
@@ -141,6 +142,8 @@ class Flight:
             answers = await asyncio.to_thread(self._hot.anew, drafts, outcomes)
         except GradledgerError as failure:
             answers = [failure] * len(said)
+        except Exception as failure:
+            answers = [StoreUnavailable(f"what became of the push is not known: {failure}")] * len(said)
         finally:
             strays, self._strays = self._strays, []
             self._hot.lock.give()

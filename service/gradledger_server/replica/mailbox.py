@@ -37,6 +37,7 @@ class Mailbox:
 
     def __init__(self, hot: Hot, log: AsyncLog, threads: Executor) -> None:
         self.hot = hot
+        self._loop = asyncio.get_running_loop()  # asking for it each time costs a system call
         self._quick = Quick(hot, log)
         self._flight = Flight(hot, log, self._quick, self._announce)
         self._threads = threads
@@ -55,15 +56,15 @@ class Mailbox:
         self._watch: asyncio.Task[None] | None = None
         self._alarm: asyncio.TimerHandle | None = None
         self._set_alarm()
-        self.used_at = self.stepped_at = self._heard_at = asyncio.get_running_loop().time()
+        self.used_at = self.stepped_at = self._heard_at = self._loop.time()
 
     def touch(self) -> None:
         """Notes that somebody uses the model."""
-        self.used_at = asyncio.get_running_loop().time()
+        self.used_at = self._loop.time()
 
     async def push(self, draft: Draft) -> Answer:
         """The push's answer, once it is in the log and applied. Raises its refusal."""
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Answer] = self._loop.create_future()
         self._pushes.append((draft, future))
         self._drain()
         return await future
@@ -86,7 +87,7 @@ class Mailbox:
         """The parameters, no older than any push acknowledged before this call."""
         if (latest := self.latest) is not None:
             return latest
-        future: asyncio.Future[Published] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Published] = self._loop.create_future()
         self._looks.append(future)
         self._drain()
         return await future
@@ -121,7 +122,7 @@ class Mailbox:
 
     async def look_after(self, etag: str, wait_s: float) -> Published:
         """The parameters as soon as their ETag is another one, or as they are after `wait_s`."""
-        deadline = asyncio.get_running_loop().time() + wait_s
+        deadline = self._loop.time() + wait_s
         with self._listening():
             while True:
                 stepped, published = self._stepped, await self.look()
@@ -130,7 +131,7 @@ class Mailbox:
 
     async def settled(self, draft: Draft, answer: Answer, wait_s: float) -> Answer:
         """The answer of a push that waits, as soon as it has counted, or as it is after `wait_s`."""
-        deadline = asyncio.get_running_loop().time() + wait_s
+        deadline = self._loop.time() + wait_s
         with self._listening():
             while True:
                 stepped = self._stepped
@@ -140,7 +141,7 @@ class Mailbox:
 
     async def fate(self, worker: str, sequence: int, wait_s: float) -> Receipt:
         """The receipt of a worker's push, after at most `wait_s` if it waits. Raises ReceiptNotFound."""
-        deadline = asyncio.get_running_loop().time() + wait_s
+        deadline = self._loop.time() + wait_s
         with self._listening():
             while True:
                 stepped = self._stepped
@@ -150,7 +151,7 @@ class Mailbox:
 
     async def news(self, after: Place | None, most: int, wait_s: float) -> News:
         """What happened behind a place, as soon as there is something, or nothing after `wait_s`."""
-        deadline = asyncio.get_running_loop().time() + wait_s
+        deadline = self._loop.time() + wait_s
         with self._listening():
             while True:
                 played = self._played
@@ -160,7 +161,7 @@ class Mailbox:
 
     async def _before(self, deadline: float, event: asyncio.Event) -> bool:
         """Waits for the event; False if the deadline on the loop's clock came first, or nobody may wait."""
-        remaining = deadline - asyncio.get_running_loop().time()
+        remaining = deadline - self._loop.time()
         if remaining <= 0 or self._released:
             return False
         with contextlib.suppress(TimeoutError):
@@ -172,7 +173,7 @@ class Mailbox:
         """One task asks for other replicas' news on behalf of everybody who waits."""
         self._watchers += 1
         if self._watch is None:
-            self._watch = asyncio.get_running_loop().create_task(self._ask_around())
+            self._watch = self._loop.create_task(self._ask_around())
         try:
             yield
         finally:
@@ -193,7 +194,7 @@ class Mailbox:
     def _pause_s(self) -> float:
         """How long to wait before asking around: where other replicas take part, a share of the time without
         news, so that a round is answered late by that share of its own length at most."""
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         if now - self._others_at > LATELY_S:
             return POLL_S
         return min(POLL_S, max(SOON_S, PATIENCE * (now - self._heard_at)))
@@ -212,11 +213,11 @@ class Mailbox:
         return self._draining is not None or self._flight.busy
 
     def _thread(self, work: Callable[[], T]) -> Awaitable[T]:
-        return asyncio.get_running_loop().run_in_executor(self._threads, work)
+        return self._loop.run_in_executor(self._threads, work)
 
     def _drain(self) -> None:
         if self._draining is None:
-            self._draining = asyncio.get_running_loop().create_task(self._deliver())
+            self._draining = self._loop.create_task(self._deliver())
 
     async def _deliver(self) -> None:
         try:
@@ -284,7 +285,7 @@ class Mailbox:
             self._alarm = None
         due_ms = None if self._deleted else self.hot.deadline_ms
         if due_ms is not None:
-            loop, in_s = asyncio.get_running_loop(), due_ms / 1000 - time.time()
+            loop, in_s = self._loop, due_ms / 1000 - time.time()
             self._alarm = loop.call_later(max(in_s, after_s), lambda: loop.create_task(self._time_out()))
 
     async def _time_out(self) -> None:
@@ -298,7 +299,7 @@ class Mailbox:
 
     def _announce(self, before: Published) -> None:
         self._set_alarm()
-        playback, now = self.hot.playback, asyncio.get_running_loop().time()
+        playback, now = self.hot.playback, self._loop.time()
         if self._heard != (playback.applied, playback.saved):
             self._heard, self._heard_at = (playback.applied, playback.saved), now
             if self._others != playback.heard:

@@ -123,21 +123,30 @@ class _Pipe(asyncio.Protocol):
         self._answered = 0  # questions
         self._watch: asyncio.TimerHandle | None = None
         self._transport: Any = None
+        self._loop = asyncio.get_running_loop()
+        self._leaving: list[bytearray | memoryview] = []
         self.lost = False
 
     def send(self, commands: Sequence[Command]) -> asyncio.Future[Replies]:
         """The replies to come."""
-        future: asyncio.Future[Replies] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Replies] = self._loop.create_future()
         self.post(commands, partial(_settle, future))
         return future
 
     def post(self, commands: Sequence[Command], told: Told) -> None:
         """Sends the commands; `told` gets their replies, or why there are none."""
         self._asked.append((told, len(commands)))
-        self._transport.write(b"".join(pack(commands)))
+        if not self._leaving:
+            self._loop.call_soon(self._leave)
+        self._leaving += pack(commands)
         if self._watch is None:
-            loop = asyncio.get_running_loop()
-            self._watch = loop.call_later(self._timeout_s, self._look, self._answered)
+            self._watch = self._loop.call_later(self._timeout_s, self._look, self._answered)
+
+    def _leave(self) -> None:
+        """What was asked in one turn of the loop leaves in one packet."""
+        leaving, self._leaving = self._leaving, []
+        if not self.lost:
+            self._transport.write(b"".join(leaving))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
@@ -177,8 +186,7 @@ class _Pipe(asyncio.Protocol):
         if answered == self._answered:
             self.abort(TookTooLong(f"no reply in {self._timeout_s:g} s"))
             return
-        loop = asyncio.get_running_loop()
-        self._watch = loop.call_later(self._timeout_s, self._look, self._answered)
+        self._watch = self._loop.call_later(self._timeout_s, self._look, self._answered)
 
 
 def _settle(future: asyncio.Future[Replies], replies: Replies | RedisError) -> None:
