@@ -117,12 +117,14 @@ def _answered(
     mailbox: Mailbox,
     draft: Draft,
     chosen: Chosen,
-    answer: Answer | GradledgerError,
+    answer: Answer | Exception,
 ) -> Response:
     try:
         served.replica.shelf.save_if_due(mailbox)
         if isinstance(answer, GradledgerError):
             return problems.answer(request, answer)
+        if isinstance(answer, Exception):
+            return problems.unexpected(request, answer)
         return _response(served, draft.push.tensors, answer, chosen, request.head.model, draft.laps)
     except Exception as error:
         return problems.unexpected(request, error)

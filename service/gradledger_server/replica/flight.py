@@ -26,7 +26,7 @@ from gradledger_server.replica.published import Published
 from gradledger_server.replica.quick import Quick
 from gradledger_server.store.contract import SMALL_BYTES, Appended, AsyncLog, Outcome
 
-Told = Callable[[Answer | GradledgerError], None]
+Told = Callable[[Answer | Exception], None]
 
 
 class Flown:
@@ -101,7 +101,7 @@ class Flight:
             return
         try:
             flown.answer = self._hot.ahead(flown.draft, flown.foreseen)
-        except GradledgerError:
+        except Exception:
             self._quick.doubt()  # nothing follows; once the log has spoken, the state is played anew
 
     def _land(self, flown: Flown, outcome: Outcome | GradledgerError) -> None:
@@ -130,11 +130,11 @@ class Flight:
         before = self._hot.published
         said = [(f.draft, outcome) for f, outcome in self._strays if not isinstance(outcome, GradledgerError)]
         drafts, outcomes = [draft for draft, _ in said], [outcome for _, outcome in said]
-        answers: Sequence[Answer | GradledgerError]
+        answers: Sequence[Answer | Exception]
         try:
             # Not on the replica's threads: all of them may be waiting for the lock that is held here.
             answers = await asyncio.to_thread(self._hot.anew, drafts, outcomes)
-        except GradledgerError as failure:
+        except Exception as failure:
             answers = [failure] * len(said)
         finally:
             strays, self._strays = self._strays, []
