@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -122,6 +123,12 @@ class Sky:
         await self.mailbox.look()
         assert self.mailbox.hastens
 
+    def end(self) -> None:
+        """Nobody waits for the model any more, however its story ended."""
+        with contextlib.suppress(RuntimeError):
+            self.hot.lock.give()
+        self.threads.shutdown()
+
     @property
     def free(self) -> bool:
         """Whether nobody holds the model's lock."""
@@ -156,8 +163,10 @@ def fly(story: Callable[[Sky], Coroutine[Any, Any, None]], **made: Any) -> None:
     async def told() -> None:
         sky = Sky(**made)
         await sky.ready()
-        await asyncio.wait_for(story(sky), 20)
-        sky.threads.shutdown()
+        try:
+            await asyncio.wait_for(story(sky), 20)
+        finally:
+            sky.end()
 
     asyncio.run(told())
 
