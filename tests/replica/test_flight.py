@@ -19,7 +19,7 @@ from gradledger_server.errors import (
     StoreUnavailable,
 )
 from gradledger_server.machine.apply import apply
-from gradledger_server.replica import Answer, Hot, plateaus
+from gradledger_server.replica import Answer, Hot, listed, plateaus
 from gradledger_server.store.contract import SMALL_BYTES
 from tests.replica.sky import SGD, Heard, Sky, Word, down, fly
 from tests.replica.world import state_digest
@@ -33,7 +33,7 @@ ASKED: dict[str, Callable[[Hot], Any]] = {
     "a look": lambda hot: hot.look().step,
     "a view": lambda hot: hot.view("train").step,
     "a copy": lambda hot: hot.copy()[0].step,
-    "the entries": lambda hot: len(hot.entries(1, 10)),
+    "the entries": lambda hot: len(listed(hot, 1, 10).entries),
     "the news": lambda hot: hot.news(None, 10).step,
     "a receipt": lambda hot: hot.receipt("a", 1).step,
     "what a schedule has seen": lambda hot: len(plateaus(hot)) + 1,

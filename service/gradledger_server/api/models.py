@@ -18,7 +18,7 @@ from gradledger_server.api.schemas import Declaration, ModelChange, ModelRequest
 from gradledger_server.dtypes import ITEM_BYTES
 from gradledger_server.entries import Tensors
 from gradledger_server.errors import InvalidSpec, UnsupportedMediaType
-from gradledger_server.replica import Mailbox
+from gradledger_server.replica import Hot, Mailbox
 from gradledger_server.wire import json_form
 
 router = APIRouter(tags=["models"])
@@ -161,8 +161,11 @@ def _require_room(shapes: Shapes, limit_bytes: int) -> None:
 
 
 async def _description(mailbox: Mailbox) -> dict[str, Any]:
-    published = await mailbox.look()
-    hot, layout = mailbox.hot, published.layout
+    return await mailbox.run(lambda hot: hot.seen(_facts))
+
+
+def _facts(hot: Hot) -> dict[str, Any]:
+    published, layout = hot.published, hot.published.layout
     return {
         "name": hot.name,
         "epoch": hot.epoch,
