@@ -44,9 +44,10 @@ class Slow(InlineLog):
         super().__init__(store)
         self.air: deque[Posted] = deque()
         self.posted = self.lives = 0
+        self.broken = False  # nobody has noticed yet
 
     def post(self, epoch: str, append: Append, told: Told) -> bool:
-        if self.tenure is None:
+        if self.tenure is None or self.broken:
             return False
         self.posted += 1
         self.air.append(Posted(epoch, append, told))

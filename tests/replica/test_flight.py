@@ -308,6 +308,22 @@ def unavailable(*_: object) -> Any:
     raise StoreUnavailable("away")
 
 
+def test_who_waits_for_a_step_hears_of_one_that_was_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gradledger_server.replica.mailbox.POLL_S", 60.0)
+
+    async def story(sky: Sky) -> None:
+        before = sky.hot.published
+        waiting = asyncio.create_task(sky.mailbox.look_after(before.etag, 10))
+        await asyncio.sleep(PULSE_S)
+        heard = [sky.hasten("a", 1, 1.0), sky.hasten("b", 1, 2.0)]
+        sky.log.say("full")
+        sky.log.say()
+        await down(*heard)
+        assert (await asyncio.wait_for(waiting, 1)).step == 1
+
+    fly(story)
+
+
 # -- what goes wrong here ------------------------------------------------------------------------
 
 
@@ -537,6 +553,34 @@ def test_without_the_server_to_itself_nothing_flies() -> None:
         heard = sky.hasten("a", 1)
         sky.log.say()
         await down(heard)
+
+    fly(story)
+
+
+def test_who_comes_later_does_not_go_first() -> None:
+    async def story(sky: Sky) -> None:
+        waiting = asyncio.create_task(sky.push("a", 1))
+        await asyncio.sleep(0)  # it waits in the mailbox, and nobody is at work yet
+        assert not sky.mailbox.hasten(sky.draft("b", 1), never)
+        assert (await waiting).receipt.step == 1
+        assert not sky.log.air
+
+    fly(story)
+
+
+def test_a_line_that_is_lost_at_the_last_moment_leaves_no_trace() -> None:
+    async def story(sky: Sky) -> None:
+        sky.log.broken = True
+        assert not sky.mailbox.hasten(sky.draft("a", 1), never)
+        assert (sky.log.posted, sky.free) == (0, True)
+        sky.log.broken = False
+        heard = sky.hasten("a", 1)
+        sky.log.broken = True
+        assert not sky.mailbox.hasten(sky.draft("b", 1), never)
+        assert not sky.free, "the one in the air still holds it"
+        sky.log.say()
+        await down(heard)
+        assert (sky.sum, sky.free) == (1, True)
 
     fly(story)
 

@@ -110,6 +110,7 @@ def test_a_server_that_says_nothing_is_given_up(server: Embedded, raw: redis.Red
         assert await line.ask([("ECHO", "mine")]) == [b"mine"], "no reply goes astray"
         assert [*lives, line.life] == [1, None, 2]
         line.close()
+        assert not line.post([("PING",)], lambda replies: pytest.fail(f"told {replies} of nothing"))
         with pytest.raises(StoreUnavailable):
             await LoopLine(Connection("unix:///nowhere/valkey.sock")).ask([("PING",)])
 
