@@ -39,7 +39,7 @@ def test_its_holder_sees_who_waits() -> None:
             leave.acquire(timeout=5)
 
     assert lock.take()
-    threads = [threading.Thread(target=work) for _ in range(2)]
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(2)]
     for thread in threads:
         thread.start()
     until(lambda: len(lock._waiting) == 2)
@@ -77,7 +77,7 @@ def test_it_counts_right_between_many_threads() -> None:
                 count += 1
                 inside -= 1
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
