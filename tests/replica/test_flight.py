@@ -265,6 +265,20 @@ def test_a_push_that_the_log_has_already_is_a_repeat(number: float) -> None:
     fly(story)
 
 
+def test_a_repeat_that_was_alone_in_the_air_is_answered_from_the_log() -> None:
+    async def story(sky: Sky) -> None:
+        sky.store.append(sky.hot.epoch, [sky.draft("a", 1, 2.0).wish()])
+        heard = sky.hasten("a", 1, 2.0)
+        sky.log.say()
+        (repeat,) = await down(heard)
+        assert isinstance(repeat, Answer) and repeat.replayed
+        assert (repeat.receipt.step, repeat.published.step, sky.sum) == (1, 1, 2)
+        assert state_digest(sky.hot.model) == sky.digest_again()
+        assert sky.free
+
+    fly(story)
+
+
 @pytest.mark.parametrize("before", [0, 1, 2])
 def test_a_model_that_is_deleted_while_pushes_are_in_the_air_is_gone(before: int) -> None:
     async def story(sky: Sky) -> None:
