@@ -267,12 +267,12 @@ def test_a_push_that_the_log_has_already_is_a_repeat(number: float) -> None:
 
 def test_a_repeat_that_was_alone_in_the_air_is_answered_from_the_log() -> None:
     async def story(sky: Sky) -> None:
-        sky.store.append(sky.hot.epoch, [sky.draft("a", 1, 2.0).wish()])
+        sky.store.append(sky.hot.epoch, [sky.draft("z", 1, 4.0).wish(), sky.draft("a", 1, 2.0).wish()])
         heard = sky.hasten("a", 1, 2.0)
         sky.log.say()
         (repeat,) = await down(heard)
         assert isinstance(repeat, Answer) and repeat.replayed
-        assert (repeat.receipt.step, repeat.published.step, sky.sum) == (1, 1, 2)
+        assert (repeat.receipt.step, repeat.published.step, sky.sum) == (2, 2, 6)
         assert state_digest(sky.hot.model) == sky.digest_again()
         assert sky.free
 
