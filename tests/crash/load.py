@@ -151,7 +151,9 @@ class Worker:
     def _send(self, body: bytes, sequence: int) -> Answer | None:
         service = self.services[(self.number + self.retries) % len(self.services)]
         path = f"/v1/models/{self.target.name}/gradients?worker={self.name}&sequence={sequence}"
-        headers = {"Content-Type": SAFETENSORS, "Prefer": "return=minimal"}
+        headers = {"Content-Type": SAFETENSORS}
+        if self.target is not SMALL or self.number % 2:  # the others are answered with the parameters
+            headers["Prefer"] = "return=minimal"
         try:
             answer = self._http.request("POST", service.url + path, body=body, headers=headers)
         except urllib3.exceptions.HTTPError:

@@ -9,7 +9,7 @@ import pytest
 
 from gradledger_server.entries import Metric
 from gradledger_server.errors import NoPlateau, SequenceGap
-from gradledger_server.replica import Reported, plateaus
+from gradledger_server.replica import Reported, listed, plateaus
 from gradledger_server.replica.metrics import report
 from gradledger_server.store.memory import MemoryStore
 from tests.replica.world import World, state_digest
@@ -74,6 +74,6 @@ def test_a_refusal_leaves_no_trace(world: World) -> None:
 def test_the_ledger_shows_it(world: World) -> None:
     post(world, 1.5, worker="a", sequence=1)
     world.push("m", {"w": np.ones(2, np.float32)}, worker="a", sequence=1)
-    metric, push = world.hot("m").entries(1, 10)
+    metric, push = listed(world.hot("m"), 1, 10).entries
     assert (metric["kind"], metric["value"], metric["worker"]) == ("metric", 1.5, "a")
     assert (push["kind"], push["step"]) == ("push", 1)

@@ -13,7 +13,7 @@ from gradledger_server.errors import GradledgerError, ModelNotFound, ModelQuaran
 from gradledger_server.kernels.cpu import CpuDevice
 from gradledger_server.kernels.kernel import Bound, Kernel, bound
 from gradledger_server.kernels.trace import Program
-from gradledger_server.replica import Hot
+from gradledger_server.replica import Hot, listed
 from gradledger_server.store.contract import Append, Outcome, Snapshot
 from gradledger_server.store.memory import MemoryStore
 from tests.replica.world import World, state_digest
@@ -147,8 +147,8 @@ def test_entries_can_be_listed_after_another_replica_saved(world: World) -> None
     world.hot("m", "two").look()
     assert world.hot("m", "two").save()
     world.push("m", ones(1.0), "one", worker="a", sequence=4)
-    listed = world.hot("m", "one").entries(0, 100)
-    assert [(entry["offset"], entry["kind"], entry["step"]) for entry in listed] == [(5, "push", 4)]
+    entries = listed(world.hot("m", "one"), 0, 100).entries
+    assert [(entry["offset"], entry["kind"], entry["step"]) for entry in entries] == [(5, "push", 4)]
 
 
 def test_a_replica_that_only_reads_does_not_collect_receipts(world: World) -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from gradledger_server.errors import StoreUnavailable
-from gradledger_server.replica import Mailbox
-from gradledger_server.store.contract import Head
-from gradledger_server.store.memory import InlineLog
+from gradledger_server.entries import Record
+from gradledger_server.errors import ModelNotFound, StoreUnavailable
+from gradledger_server.replica import Mailbox, Replica
+from gradledger_server.store.contract import AsyncLog, Head
+from gradledger_server.store.memory import InlineLog, MemoryStore
 from tests.replica.test_mailbox import Counting
-from tests.replica.world import World
+from tests.replica.world import NUMPY, World
 
 
 class Alone(InlineLog):
@@ -25,6 +27,37 @@ class Alone(InlineLog):
     async def head(self, epoch: str) -> Head | None:
         self.asked += 1
         return await super().head(epoch)
+
+
+class Sole(MemoryStore):
+    """Nobody else writes. Somebody looks just before a model is deleted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.look: Callable[[], object] = lambda: None
+
+    def delete(self, name: str, epoch: str, record: Record) -> bool:
+        self.look()
+        return super().delete(name, epoch, record)
+
+    def async_log(self) -> AsyncLog:
+        return Alone(self)
+
+
+def test_a_look_in_the_middle_of_a_deletion_is_not_relied_on_after_it() -> None:
+    async def told() -> None:
+        store = Sole()
+        world, loop = World(store), asyncio.get_running_loop()
+        world.create("m", {"w": (2,)}, {"w": np.zeros(2, np.float32)}, optimizer={"rule": "sgd"})
+        async with Replica(store, NUMPY) as replica:
+            mailbox = await replica.shelf.open("m")
+            store.look = lambda: asyncio.run_coroutine_threadsafe(mailbox.look(), loop).result(5)
+            await replica.delete("m", None)
+            assert mailbox.latest is None
+            with pytest.raises(ModelNotFound):
+                await mailbox.look()
+
+    asyncio.run(told())
 
 
 @pytest.mark.parametrize("by_thread", [False, True])

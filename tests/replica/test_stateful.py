@@ -287,7 +287,7 @@ def _split(taken: image.Image) -> Iterator[bytes]:
         start = stop
 
 
-def _run(machine: type[Ledger], *, examples: int, steps: int) -> None:
+def run_machine(machine: type[RuleBasedStateMachine], *, examples: int, steps: int) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
@@ -302,7 +302,7 @@ def _run(machine: type[Ledger], *, examples: int, steps: int) -> None:
 
 
 def test_on_the_store_in_memory() -> None:
-    _run(Ledger, examples=EXAMPLES, steps=40)
+    run_machine(Ledger, examples=EXAMPLES, steps=40)
 
 
 @pytest.fixture(scope="module")
@@ -318,4 +318,4 @@ def test_on_a_real_server(real_store: Store) -> None:
         def new_store() -> Store:
             return real_store
 
-    _run(OnValkey, examples=8, steps=30)
+    run_machine(OnValkey, examples=8, steps=30)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from gradledger_server.errors import GradledgerError, ModelNotFound
 from gradledger_server.machine.receipts import Receipt
-from gradledger_server.replica import Answer, roster
+from gradledger_server.replica import Answer, listed, roster
 from gradledger_server.store.contract import Append, Store
 from gradledger_server.store.memory import MemoryStore
 from gradledger_server.wire import records
@@ -180,7 +180,7 @@ class Teller:
         logged = [
             f"{facts['offset']}: {facts['kind']} {facts.get('worker', facts.get('round'))}"
             f" ({facts['reason']})"
-            for facts in hot.entries(known, 100)
+            for facts in listed(hot, known, 100).entries
             if "reason" in facts
         ]
         return "  ".join([f"{self._world.now_ms} ms", *logged, self._shown(said.replica).partition("  ")[2]])

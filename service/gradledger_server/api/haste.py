@@ -74,7 +74,7 @@ class _Hasty:
             self._response, self._foreseen = responses.pushed(answer, self._chosen), answer
         self._draft.laps.end("respond")
 
-    def hear(self, answer: Answer | GradledgerError) -> None:
+    def hear(self, answer: Answer | Exception) -> None:
         """Sends it, or another."""
         try:
             response = self._answered(answer)
@@ -83,9 +83,11 @@ class _Hasty:
         self._told(response)
         self._served.replica.shelf.save_if_due(self._mailbox)
 
-    def _answered(self, answer: Answer | GradledgerError) -> Response:
+    def _answered(self, answer: Answer | Exception) -> Response:
         if isinstance(answer, GradledgerError):
             return problems.answer(self._request, answer)
+        if isinstance(answer, Exception):
+            return problems.unexpected(self._request, answer)
         response = self._response if answer is self._foreseen else None
         response = response or responses.pushed(answer, self._chosen)
         finish(response, self._served, answer, self._draft.push.tensors, self._draft.laps)

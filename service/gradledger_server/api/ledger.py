@@ -10,7 +10,7 @@ from starlette.responses import Response
 from gradledger_server.api import documents, responses
 from gradledger_server.api.context import ModelName, Served
 from gradledger_server.api.problems import responses as problems
-from gradledger_server.replica import Mailbox
+from gradledger_server.replica import Mailbox, listed
 
 router = APIRouter(tags=["ledger"])
 
@@ -25,13 +25,12 @@ async def entries(
     """The entries still in the log, oldest first: a snapshot replaces those before it."""
 
     async def work(mailbox: Mailbox) -> dict[str, Any]:
-        listed = await mailbox.run(lambda hot: hot.entries(after, limit))
-        offset, saved = await mailbox.read(lambda hot: (hot.playback.applied, hot.playback.saved))
-        more = bool(listed) and listed[-1]["offset"] < offset
+        entries, applied, saved = await mailbox.run(lambda hot: listed(hot, after, limit))
+        more = bool(entries) and entries[-1]["offset"] < applied
         return {
-            "entries": listed,
-            "next_after": listed[-1]["offset"] if more else None,
-            "offset": offset,
+            "entries": entries,
+            "next_after": entries[-1]["offset"] if more else None,
+            "offset": applied,
             "saved_offset": saved,
         }
 

@@ -161,7 +161,7 @@ def _require_room(shapes: Shapes, limit_bytes: int) -> None:
 
 
 async def _description(mailbox: Mailbox) -> dict[str, Any]:
-    return await mailbox.read(_described)
+    return await mailbox.seen(_described)
 
 
 def _described(hot: Hot) -> dict[str, Any]:

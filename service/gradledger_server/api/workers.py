@@ -25,7 +25,7 @@ async def list_workers(model: ModelName, served: Served) -> Response:
     """Every worker that is a member or has pushed, and how the open round stands."""
 
     async def work(mailbox: Mailbox) -> dict[str, Any]:
-        return await mailbox.read(lambda hot: roster.told(hot.model))
+        return await mailbox.seen(lambda hot: roster.told(hot.model))
 
     return responses.json(await served.replica.on(model, work))
 
@@ -121,6 +121,6 @@ async def _set_quarantine(model: str, worker: str, served: Context, *, begins: b
 async def _joined(model: str, worker: str, served: Context) -> Response:
     async def work(mailbox: Mailbox) -> dict[str, Any]:
         await served.replica.join(mailbox, worker)
-        return await mailbox.read(lambda hot: roster.of(hot.model, worker))
+        return await mailbox.seen(lambda hot: roster.of(hot.model, worker))
 
     return responses.json(await served.replica.on(model, work))

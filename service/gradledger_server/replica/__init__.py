@@ -8,6 +8,7 @@ from gradledger_server.replica.draft import Draft, Sender
 from gradledger_server.replica.events import News, Place
 from gradledger_server.replica.hot import Hot
 from gradledger_server.replica.laps import Laps
+from gradledger_server.replica.listing import Listing, listed
 from gradledger_server.replica.mailbox import Mailbox
 from gradledger_server.replica.metrics import Reported, plateaus
 from gradledger_server.replica.published import Published, TableRows
@@ -21,6 +22,7 @@ __all__ = [
     "Draft",
     "Hot",
     "Laps",
+    "Listing",
     "Mailbox",
     "News",
     "Place",
@@ -30,6 +32,7 @@ __all__ = [
     "Reported",
     "Sender",
     "TableRows",
+    "listed",
     "plateaus",
     "roster",
 ]

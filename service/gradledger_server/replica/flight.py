@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
-from gradledger_server.errors import GradledgerError, StoreUnavailable
+from gradledger_server.errors import GradledgerError
 from gradledger_server.replica.answers import Answer
 from gradledger_server.replica.draft import Draft
 from gradledger_server.replica.hot import Hot
@@ -32,8 +32,8 @@ class Listener(Protocol):
     def foresee(self, answer: Answer) -> None:
         """What the answer will be, if nothing unforeseen happens; not to be told to anybody yet."""
 
-    def hear(self, answer: Answer | GradledgerError) -> None:
-        """The answer: the very one that was foreseen, or another."""
+    def hear(self, answer: Answer | Exception) -> None:
+        """The answer: the very one that was foreseen, or another, or why there is none."""
 
 
 class Flown:
@@ -88,7 +88,8 @@ class Flight:
     def _takes(self, draft: Draft) -> bool:
         """Whether nothing can be said against the push; then the lock is held."""
         hot = self._hot
-        if not self.open or draft.record.payload.nbytes > SMALL_BYTES or not hot.foresight.is_next(draft):
+        small, next_one = draft.record.payload.nbytes <= SMALL_BYTES, hot.foresight.is_next(draft)
+        if not (self.open and small and next_one) or draft.nameless:
             return False
         if not self._air and not hot.lock.take():
             return False
@@ -105,7 +106,7 @@ class Flight:
             return
         try:
             flown.answer = self._hot.foresight.apply(flown.draft, flown.foreseen)
-        except GradledgerError:
+        except Exception:
             self._quick.doubt()  # nothing follows; once the log has spoken, the state is played anew
         else:
             flown.listener.foresee(flown.answer)
@@ -136,14 +137,12 @@ class Flight:
         before = self._hot.published
         said = [(f.draft, outcome) for f, outcome in self._strays if not isinstance(outcome, GradledgerError)]
         drafts, outcomes = [draft for draft, _ in said], [outcome for _, outcome in said]
-        answers: Sequence[Answer | GradledgerError]
+        answers: Sequence[Answer | Exception]
         try:
             # Not on the replica's threads: all of them may be waiting for the lock that is held here.
             answers = await asyncio.to_thread(self._hot.anew, drafts, outcomes)
-        except GradledgerError as failure:
-            answers = [failure] * len(said)
         except Exception as failure:
-            answers = [StoreUnavailable(f"what became of the push is not known: {failure}")] * len(said)
+            answers = [failure] * len(said)
         finally:
             strays, self._strays = self._strays, []
             self._hot.lock.give()

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import wait
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from gradledger_server.blocks import Blocks
-from gradledger_server.entries import Entry, Logged
+from gradledger_server.entries import Entry
 from gradledger_server.errors import (
     Conflict,
     GradledgerError,
@@ -44,7 +44,6 @@ from gradledger_server.store.contract import (
     Seen,
     Snapshot,
     Store,
-    Trimmed,
 )
 from gradledger_server.wire import records, safetensors
 
@@ -73,9 +72,13 @@ class Hot:
 
     def look(self) -> Published:
         """The parameters, no older than the last push acknowledged anywhere before this call."""
+        return self.seen(lambda hot: hot.published)
+
+    def seen(self, read: Callable[[Hot], T]) -> T:
+        """What `read` makes of the state with every push acknowledged before this call, and no other one."""
         with self.lock:
             self._catch_up()
-            return self.published
+            return read(self)
 
     def look_at(self, table: str, ids: Rows | None, view: str) -> tuple[Published, TableRows]:
         """Rows of a table as the view shows them; all if `ids` is None. The table has them.
@@ -100,31 +103,13 @@ class Hot:
 
     def view(self, name: str) -> Published:
         """The parameters as the view shows them, made now, of one step. Raises ViewNotFound."""
-        with self.lock:
-            self._catch_up()
-            return self.published._replace(block=views.block(self.model, name), view=self.tag(name))
+        return self.seen(
+            lambda hot: hot.published._replace(block=views.block(hot.model, name), view=hot.tag(name))
+        )
 
     def copy(self) -> tuple[Published, image.Image]:
         """The whole state at one step."""
-        with self.lock:
-            self._catch_up()
-            return self.published, image.copy(self.model)
-
-    def read(self, reading: Callable[[Hot], T]) -> T:
-        """What `reading` says of the latest state, while nobody changes it."""
-        with self.lock:
-            self._catch_up()
-            return reading(self)
-
-    def entries(self, after: int, limit: int) -> list[dict[str, Any]]:
-        """What the log still holds behind `after`: each entry's facts, and a push's fate if known."""
-        with self.lock:
-            self._catch_up()
-            try:
-                logged = self._store.read(self.epoch, max(after, self.playback.saved), payloads=False)
-            except Trimmed:  # a snapshot was published in between, and holds what was asked for
-                return []
-            return [self._facts(item) for item in logged[:limit]]
+        return self.seen(lambda hot: (hot.published, image.copy(hot.model)))
 
     def news(self, after: Place | None, most: int) -> News:
         """What happened behind a place, wherever it was appended; nothing yet if None. Also its new end.
@@ -326,14 +311,6 @@ class Hot:
         self.playback.receipts.clear()
         self.playback.catch_up()
         self.published = self._publish()
-
-    def _facts(self, logged: Logged) -> dict[str, Any]:
-        facts = {"offset": logged.offset, **records.from_json(logged.record.meta), "chain": logged.chain}
-        if facts["kind"] == "push" and facts["worker"] is not None:
-            known = self.model.receipts.find(f"w:{facts['worker']}", facts["sequence"], facts["digest"])
-            if known is not None and known.fate != "repeated":
-                facts |= {"fate": known.fate, "step": known.step, "lr": known.lr}
-        return facts
 
     def _publish(self) -> Published:
         """What readers see of the state; the same object while nothing has changed."""

@@ -92,13 +92,13 @@ class Mailbox:
         self._drain()
         return await future
 
-    async def read(self, reading: Callable[[Hot], T]) -> T:
-        """See `Hot.read`: at once, if the model is free."""
+    async def seen(self, read: Callable[[Hot], T]) -> T:
+        """See `Hot.seen`: at once, if the model is free."""
         await self.look()
         if not self.hot.lock.take():
-            return await self.run(lambda hot: hot.read(reading))
+            return await self.run(lambda hot: hot.seen(read))
         try:
-            return reading(self.hot)
+            return read(self.hot)
         finally:
             self.hot.lock.give()
 

@@ -86,6 +86,12 @@ class Playback:
             self.unsaved_entries = self.applied - offset
             self.ring.saved(offset)
 
+    def read_again(self, after: int) -> list[Logged]:
+        """What the log still holds behind `after`, without payloads; nothing if a snapshot holds it."""
+        with contextlib.suppress(Trimmed):
+            return self._store.read(self.epoch, max(after, self.saved), payloads=False)
+        return []
+
     @property
     def broken(self) -> bool:
         """Whether the state is none, and whoever asks next plays it anew."""

@@ -160,9 +160,9 @@ class Replica:
             if if_match is not None:
                 hot.look()
                 hot.require_version(if_match)
-            mailbox.doubt()
             if not self.store.delete(name, hot.epoch, to_record(Delete(_now_ms()))):
                 raise ModelNotFound(f"there is no model {name!r}")
+            mailbox.doubt()  # not before: whoever looked in between would rely on what it saw
 
         await self.on(name, lambda mailbox: mailbox.run(partial(remove, mailbox)))
         self.shelf.drop(name)

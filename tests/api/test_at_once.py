@@ -1,0 +1,375 @@
+"""Small requests that are served without a task: nobody can tell from the answers, whatever comes between."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load, save
+
+from tests.api.here import Here
+from tests.api.talk import SGD, Model, head, say
+from tests.api.test_shortcut import GRADIENT, SAID, asked, pushed
+from tests.api.test_timing import ALWAYS, told
+from tests.service import SAFETENSORS
+
+PULSE_S = 0.05  # long enough for a request to come as far as it can
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Here]:
+    with Here(tmp_path_factory.mktemp("here")) as running:
+        yield running
+
+
+@pytest.fixture
+def ready(here: Here, new: Model) -> Model:
+    """A model whose latest parameters are known without asking."""
+    return prepared(here, new.name)
+
+
+def prepared(here: Here, name: str) -> Model:
+    model = Model(here, name).create({"b": {"values": [1.0, 2.0, 3.0], "dtype": "F64"}}, SGD)
+    assert model.push_bytes(GRADIENT, "worker=before&sequence=1").status == 200
+    assert model.pull()["b"] == [0.0, 1.0, 2.0]
+    here.at_once.clear()
+    here.tasks = 0
+    return model
+
+
+# -- the same answers ----------------------------------------------------------------------------
+
+MORE: dict[str, Callable[[Model], bytes]] = {
+    "a repeat": lambda m: pushed(m, GRADIENT, "?worker=before&sequence=1"),
+    "a repeat with another body": lambda m: pushed(
+        m, save({"b": np.full(3, 7.0)}), "?worker=before&sequence=1"
+    ),
+    "a push with its base": lambda m: pushed(m, GRADIENT, "?worker=w&sequence=1&base=1"),
+    "a stale push": lambda m: pushed(m, GRADIENT, "?worker=w&sequence=1&base=0"),
+    "a push that names its answer's form": lambda m: pushed(
+        m, GRADIENT, "?worker=w&sequence=1", Accept="application/x-safetensors"
+    ),
+    "a push by another media type": lambda m: pushed(
+        m, GRADIENT, "?worker=w&sequence=1", Content_Type="application/octet-stream"
+    ),
+    "a push that is compressed": lambda m: pushed(
+        m, GRADIENT, "?worker=w&sequence=1", Content_Encoding="gzip"
+    ),
+    "a push with an id": lambda m: pushed(m, GRADIENT, "?worker=w&sequence=1", X_Request_ID="mine"),
+    "a push with a weight": lambda m: pushed(m, GRADIENT, "?worker=w&sequence=1&weight=0.5"),
+    "a worker and a key": lambda m: pushed(m, GRADIENT, "?worker=w&sequence=1", Idempotency_Key="k"),
+    "another dtype": lambda m: pushed(m, save({"b": np.ones(3, np.float32)}), "?worker=w&sequence=1"),
+    "another shape": lambda m: pushed(m, save({"b": np.ones(4)}), "?worker=w&sequence=1"),
+    "a pull of what is known": lambda m: asked(m, If_None_Match=m.describe()["etag"]),
+    "a pull of anything new": lambda m: asked(m, If_None_Match="*"),
+    "a pull of what was": lambda m: asked(m, If_None_Match='"0.1"'),
+    "a pull that would wait": lambda m: asked(m, Prefer="wait=0"),
+    "a pull that nobody can answer": lambda m: asked(m, Accept="image/png"),
+    "a pull of the view that trains": lambda m: asked(m, "?view=train"),
+}
+AT_ONCE = {
+    "a push",
+    "an answer by JSON",
+    "a push with its base",
+    "a stale push",
+    "a push that names its answer's form",
+    "a push by another media type",
+    "a push with an id",
+    "another dtype",
+    "a pull",
+    "a pull by safetensors",
+    "a pull that says what goes without saying",
+    "a pull with a length",
+    "two lines of one header",
+    "a pull of what is known",
+    "a pull of anything new",
+    "a pull of what was",
+}
+SAYINGS = SAID | MORE
+
+
+@pytest.mark.parametrize("saying", SAYINGS)
+def test_both_ways_lead_to_the_same_bytes(here: Here, new: Model, saying: str) -> None:
+    """With a task and without; what differs between any two answers is left out, and nothing else."""
+    heard: list[Any] = []
+    for way in ("task", "once"):
+        model = prepared(here, f"{new.name}.{way}")
+        request = SAYINGS[saying](model)
+        here.at_once.clear()
+        here.tasks, here.patient = 0, way == "task"
+        try:
+            heard.append(lasting(whole_answer(here, request), model.name))
+        finally:
+            here.patient = False
+        taken = way == "once" and saying in AT_ONCE
+        assert (here.at_once, here.tasks) == ([taken], int(not taken))
+        heard.append(model.evidence()[0] | {"epoch": "", "etag": "", "name": ""})
+    assert heard[:2] == heard[2:]
+
+
+def whole_answer(here: Here, request: bytes) -> bytes:
+    """One answer as it came over the wire."""
+    with socket.create_connection(("127.0.0.1", here.port), timeout=10) as line:
+        line.sendall(request)
+        return answers(line, 1)[0]
+
+
+def answers(line: socket.socket, count: int) -> list[bytes]:
+    """So many answers as they come, and nothing behind them."""
+    heard = b""
+    found: list[bytes] = []
+    while len(found) < count:
+        end = heard.find(b"\r\n\r\n") + 4
+        length = re.search(rb"content-length: (\d+)", heard[:end], re.IGNORECASE)
+        nbytes = end + (int(length[1]) if length else 0)
+        if end > 3 and len(heard) >= nbytes:
+            found.append(heard[:nbytes])
+            heard = heard[nbytes:]
+            continue
+        more = line.recv(1 << 18)
+        assert more, f"the line ended behind {len(found)} answers and {heard[:300]!r}"
+        heard += more
+    assert not heard
+    return found
+
+
+def lasting(answer: bytes, name: str) -> bytes:
+    """Without the epoch, the request's id, the clock and the model's name."""
+    answer = answer.replace(name.encode(), b"NAME")
+    answer = re.sub(rb"[0-9a-f]{16}", b"HEX", answer)
+    answer = re.sub(rb"(?i)date: [^\r]*", b"date", answer)
+    return re.sub(rb"dur=[0-9.]+", b"dur", answer)
+
+
+def test_a_push_at_once_says_where_its_time_went(here: Here, ready: Model) -> None:
+    answer = ready.push_bytes(GRADIENT, "worker=w&sequence=1")
+    assert told(answer) == ALWAYS
+    assert here.at_once == [True]
+
+
+def test_a_lost_line_ends_what_was_known_until_somebody_has_asked(here: Here, ready: Model) -> None:
+    here.hang_up()
+    for sequence in range(1, 4):
+        assert ready.push_bytes(GRADIENT, f"worker=w&sequence={sequence}").status == 200
+    assert (here.at_once[0], here.at_once[-1]) == (False, True)
+    here.hang_up()
+    here.at_once.clear()
+    assert [ready.pull()["b"] for _ in range(3)] == [[-3.0, -2.0, -1.0]] * 3
+    assert (here.at_once[0], here.at_once[-1]) == (False, True)
+
+
+def test_values_that_are_missing_are_no_answer(here: Here, new: Model) -> None:
+    new = Model(here, new.name).create({"b": {"shape": [2]}}, SGD)
+    assert [new.send("GET", "/parameters").problem for _ in range(2)] == ["parameters-missing"] * 2
+    gradient = {"b": np.ones(2, np.float32)}
+    assert [new.push_bytes(gradient, "worker=w&sequence=1").problem for _ in range(2)] == [
+        "parameters-missing"
+    ] * 2
+
+
+# -- in the air ----------------------------------------------------------------------------------
+
+SHOWN: dict[str, Callable[[Model], Any]] = {
+    "the model": lambda m: (m.describe()["step"], m.describe()["offset"]),
+    "its learning rate": lambda m: m.describe()["lr"],
+    "the workers": lambda m: [w["sequence"] for w in m.send("GET", "/workers").json["workers"]],
+    "the entries": lambda m: (
+        (ledger := m.send("GET", "/entries").json)
+        and (
+            len(ledger["entries"]),
+            ledger["offset"],
+        )
+    ),
+    "its state": lambda m: load(m.send("GET", "/state").data)["param/b"].tolist(),
+    "a receipt": lambda m: m.send("GET", "/receipts/w/1").json["step"],
+}
+
+
+@pytest.mark.parametrize("shown", SHOWN)
+def test_nothing_that_is_shown_is_ahead_of_the_log(here: Here, new: Model, shown: str) -> None:
+    """Asked while a push is in the air: either as before, or once the log has it, as after."""
+    model = Model(here, new.name).create({"b": [8.0]}, SGD, schedule=HALVING)
+    gradient = save({"b": np.ones(1, np.float32)})
+    assert model.push_bytes(gradient, "worker=w&sequence=1").status == 200
+    before, seen = SHOWN[shown](model), []
+    asking = threading.Thread(target=lambda: seen.append(SHOWN[shown](model)))
+    with socket.create_connection(("127.0.0.1", here.port), timeout=10) as line:
+        here.at_once.clear()
+        with here.holding():
+            line.sendall(pushed(model, gradient, "?worker=w&sequence=2"))
+            time.sleep(PULSE_S)
+            assert here.at_once == [True]
+            asking.start()
+            time.sleep(PULSE_S)
+            early = list(seen)
+        answers(line, 1)
+    asking.join(10)
+    after = SHOWN[shown](model)
+    assert early in ([], [before])
+    assert seen in ([before], [after])
+
+
+HALVING = {"name": "exponential_decay", "decay_rate": 0.5, "decay_steps": 1}
+
+
+def test_a_pull_does_not_wait_for_a_push_in_the_air(here: Here, ready: Model) -> None:
+    with socket.create_connection(("127.0.0.1", here.port), timeout=10) as line:
+        with here.holding():
+            line.sendall(pushed(ready, GRADIENT, "?worker=w&sequence=1"))
+            time.sleep(PULSE_S)
+            assert ready.pull()["b"] == [0.0, 1.0, 2.0]
+        assert answers(line, 1)[0].startswith(b"HTTP/1.1 200")
+    assert ready.pull()["b"] == [-1.0, 0.0, 1.0]
+
+
+def test_the_push_of_a_client_that_hung_up_counts_once(here: Here, ready: Model) -> None:
+    with here.holding():
+        say(here, pushed(ready, GRADIENT, "?worker=w&sequence=1"), close=True)
+        time.sleep(PULSE_S)
+        assert here.at_once == [True]
+    again = ready.push_bytes(GRADIENT, "worker=w&sequence=1")
+    assert again.receipt["replayed"]
+    assert ready.pull()["b"] == [-1.0, 0.0, 1.0]
+    assert ready.describe()["step"] == 2
+
+
+def test_many_clients_push_at_once_and_each_gets_its_own_answer(here: Here, ready: Model) -> None:
+    lines = [socket.create_connection(("127.0.0.1", here.port), timeout=10) for _ in range(20)]
+    with here.holding():
+        for number, line in enumerate(lines):
+            line.sendall(pushed(ready, GRADIENT, f"?worker=w{number}&sequence=1"))
+        time.sleep(PULSE_S)
+    steps = []
+    for number, line in enumerate(lines):
+        (answer,) = answers(line, 1)
+        assert b'"worker":"w%d"' % number in answer
+        steps.append(int(re.findall(rb'"step":(\d+)', answer)[0]))
+        body = answer.partition(b"\r\n\r\n")[2]
+        assert load(body)["b"].tolist() == [1.0 - steps[-1], 2.0 - steps[-1], 3.0 - steps[-1]]
+        line.close()
+    assert sorted(steps) == list(range(2, 22))
+    assert here.at_once == [True] * 20
+
+
+def test_what_is_sent_behind_a_push_in_the_air_is_answered_behind_it(here: Here, ready: Model) -> None:
+    """Pushes and pulls, and something that only the parser knows, in pieces as they happen to come."""
+    said = [
+        pushed(ready, GRADIENT, "?worker=w&sequence=1"),
+        asked(ready),
+        pushed(ready, GRADIENT, "?worker=w&sequence=2"),
+        head("GET", "/livez"),
+        pushed(ready, GRADIENT, "?worker=w&sequence=3"),
+        asked(ready),
+    ]
+    with socket.create_connection(("127.0.0.1", here.port), timeout=10) as line:
+        with here.holding():
+            line.sendall(said[0])
+            time.sleep(PULSE_S)
+            behind = b"".join(said[1:])
+            for piece in (behind[:100], behind[100:300], behind[300:]):
+                line.sendall(piece)
+                time.sleep(PULSE_S / 2)
+        heard = answers(line, 6)
+    assert [b'"sequence":1' in heard[0], b'"sequence":2' in heard[2], b'"sequence":3' in heard[4]] == [
+        True
+    ] * 3
+    assert b'"b":[-1.0,0.0,1.0]' in heard[1]
+    assert b"alive" in heard[3]
+    assert b'"b":[-3.0,-2.0,-1.0]' in heard[5]
+
+
+def test_pushes_one_behind_the_other_on_one_line(here: Here, ready: Model) -> None:
+    with socket.create_connection(("127.0.0.1", here.port), timeout=10) as line:
+        for sequence in range(1, 31):
+            line.sendall(pushed(ready, GRADIENT, f"?worker=w&sequence={sequence}"))
+            (answer,) = answers(line, 1)
+            assert b'"sequence":%d,' % sequence in answer
+    assert (here.at_once, here.tasks) == ([True] * 30, 0)
+    assert ready.describe()["step"] == 31
+
+
+# -- answers that do not fit ---------------------------------------------------------------------
+
+
+def large(here: Here, name: str) -> Model:
+    """A model whose pushes may be small and whose answers are not: 200 KB."""
+    model = Model(here, name).create({"big": {"shape": [50_000]}, "b": {"shape": [3]}}, SGD)
+    values = {"big": np.arange(50_000, dtype=np.float32), "b": np.zeros(3, np.float32)}
+    assert model.send("PUT", "/parameters", save(values), Content_Type=SAFETENSORS).status == 200
+    assert model.send("GET", "/parameters", Accept=SAFETENSORS).status == 200
+    here.at_once.clear()
+    here.tasks = 0
+    return model
+
+
+def test_a_large_answer_to_a_small_push_is_whole(here: Here, new: Model) -> None:
+    model = large(here, new.name)
+    gradient = {"b": np.ones(3, np.float32)}
+    for sequence in range(1, 4):
+        answer = model.push_bytes(gradient, f"worker=w&sequence={sequence}")
+        parameters = load(answer.data)
+        assert parameters["b"].tolist() == [-sequence] * 3
+        assert parameters["big"].tolist() == list(range(50_000))
+    assert (here.at_once, here.tasks) == ([True] * 3, 3)
+
+
+def test_who_reads_slowly_gets_every_answer_whole(here: Here, new: Model) -> None:
+    """Forty pulls, then a push: 8 MB, which no socket holds."""
+    model = large(here, new.name)
+    gradient = save({"b": np.ones(3, np.float32)})
+    with socket.create_connection(("127.0.0.1", here.port), timeout=10) as line:
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
+        for _ in range(40):
+            line.sendall(asked(model, Accept=SAFETENSORS))
+            time.sleep(0.002)
+        line.sendall(pushed(model, gradient, "?worker=w&sequence=1"))
+        time.sleep(PULSE_S)
+        heard = [answer.partition(b"\r\n\r\n")[2] for answer in answers(line, 41)]
+    assert len(set(heard[:40])) == 1
+    assert load(heard[0])["b"].tolist() == [0, 0, 0]
+    assert load(heard[40])["b"].tolist() == [-1, -1, -1]
+    assert load(heard[40])["big"].tolist() == list(range(50_000))
+
+
+def test_who_hangs_up_before_a_large_answer_disturbs_nobody(here: Here, new: Model) -> None:
+    model = large(here, new.name)
+    gradient = save({"b": np.ones(3, np.float32)})
+    for sequence in range(1, 6):
+        say(here, pushed(model, gradient, f"?worker=w&sequence={sequence}"), close=True)
+    deadline = time.monotonic() + 5
+    while model.describe()["step"] < 5:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert model.push_bytes(gradient, "worker=w&sequence=6").receipt["step"] == 6
+
+
+# -- the server dies -----------------------------------------------------------------------------
+
+
+def test_a_push_that_the_server_never_heard_is_not_acknowledged(tmp_path: Path) -> None:
+    with Here(tmp_path, "fsync") as mine:
+        model = prepared(mine, "m")
+        with socket.create_connection(("127.0.0.1", mine.port), timeout=30) as line:
+            pid = mine.valkey_pid()
+            os.kill(pid, signal.SIGSTOP)
+            line.sendall(pushed(model, GRADIENT, "?worker=w&sequence=1"))
+            time.sleep(PULSE_S)
+            assert mine.at_once == [True]
+            os.kill(pid, signal.SIGKILL)
+            (answer,) = answers(line, 1)
+            status, _, rest = answer.partition(b"\r\n")
+            assert status.startswith(b"HTTP/1.1 503")
+            assert b"store-unavailable" in rest and b"retry-after" in rest.lower()
+            while (again := model.push_bytes(GRADIENT, "worker=w&sequence=1")).status != 200:
+                time.sleep(0.02)
+        assert not again.receipt["replayed"]
+        assert again.receipt["step"] == 2
