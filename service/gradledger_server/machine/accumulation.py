@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from gradledger_server.entries import Json
 from gradledger_server.kernels.device import Array, Device
-from gradledger_server.machine.gradient import Run, Stretch, cut
+from gradledger_server.machine.gradient import Stretch, cut
 from gradledger_server.machine.layout import Layout
+from gradledger_server.machine.reading import Run
 from gradledger_server.optim import chain
 
 _MOST = np.finfo(np.float64).max

@@ -8,8 +8,9 @@ import numpy as np
 
 from gradledger_server.kernels.device import Array
 from gradledger_server.kernels.kernel import Bound
-from gradledger_server.machine.gradient import Gradient, Run, Stretch, cut, stretches
+from gradledger_server.machine.gradient import Gradient, Stretch, cut, stretches
 from gradledger_server.machine.model import Model
+from gradledger_server.machine.reading import Run
 from gradledger_server.machine.step import Update
 from gradledger_server.machine.ways import Fused
 from gradledger_server.optim import chain

@@ -7,10 +7,7 @@ and widened into a scratch block, run by run. Rows of tables come behind the run
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -18,14 +15,14 @@ from numpy.typing import NDArray
 
 from gradledger_server.blocks import Blocks
 from gradledger_server.dtypes import ITEM_BYTES, SCALE_SUFFIX
-from gradledger_server.entries import Placement, Tensors
+from gradledger_server.entries import Tensors
 from gradledger_server.errors import MalformedBody, NonFinite, UnknownTensor
 from gradledger_server.machine import quantized, row_gradient
-from gradledger_server.machine.layout import Layout, Place
+from gradledger_server.machine.layout import Layout
 from gradledger_server.machine.placements import require_dtype, require_shape
+from gradledger_server.machine.reading import VALUE_DTYPES, Plan, Run, reading
 from gradledger_server.machine.row_gradient import Touched
 
-VALUE_DTYPES = ("F16", "BF16", "F32", "F64")
 GRADIENT_DTYPES = (*VALUE_DTYPES, quantized.DTYPE)
 
 
@@ -35,16 +32,6 @@ class Reducer(Protocol):
     def sum_of_squares(self, array: Any) -> float: ...
 
     def at_home(self, array: Any) -> NDArray[Any]: ...
-
-
-class Run(NamedTuple):
-    """Adjacent tensors of one arena: elements `start:stop`, tensors `first:last` in wire order."""
-
-    arena: int
-    start: int
-    stop: int
-    first: int
-    last: int
 
 
 class Stretch(NamedTuple):
@@ -57,19 +44,13 @@ class Stretch(NamedTuple):
 Gradient = Sequence[Stretch | Touched]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Plan:
-    run: Run
-    view: tuple[int, int] | None  # byte range in the body, if it is the run as it stands
-
-
 def check(layout: Layout, tensors: Tensors, *, upload: bool = False) -> None:
     """Raises UnknownTensor, WrongShape, WrongDtype, WrongScale or WrongRows unless all fits.
 
     Nothing is broadcast. With `upload` the tensors are values and not a gradient: a table may then come as a
     whole, and nothing as I8. What is not finite is for `norm` to find.
     """
-    if not upload and _fits(layout, _ByIdentity(tensors.table)):
+    if not upload and reading(layout, tensors.table).fits:
         return
     if not tensors.table:
         raise MalformedBody("the body holds no tensor", hint="Send at least one tensor of the model.")
@@ -90,8 +71,8 @@ def check(layout: Layout, tensors: Tensors, *, upload: bool = False) -> None:
 def gather(layout: Layout, tensors: Tensors, blocks: Blocks) -> list[Stretch | Touched]:
     """The checked tensors as stretches, in arena order, then tables' rows. Views where the bytes allow it."""
     gradient: list[Stretch | Touched] = []
-    for plan in _plans(layout, _ByIdentity(tensors.table)):
-        values = _view(layout, plan, tensors)
+    for plan in reading(layout, tensors.table).plans:
+        values = _view(plan, tensors)
         if values is None:
             values = _copied(layout, plan.run, tensors, blocks)
         gradient.append(Stretch(plan.run, values))
@@ -180,63 +161,11 @@ def _refuse_non_finite(layout: Layout, stretch: Stretch) -> None:
     )
 
 
-class _ByIdentity:
-    """A table hashed by identity: equal headers share one table, so a plan is made once per header."""
-
-    def __init__(self, table: Mapping[str, Placement]) -> None:
-        self.table = table
-
-    def __hash__(self) -> int:
-        return id(self.table)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _ByIdentity) and self.table is other.table
-
-
-@lru_cache(maxsize=16)  # each keeps its table alive, which may be megabytes
-def _plans(layout: Layout, keyed: _ByIdentity) -> tuple[_Plan, ...]:
-    table = keyed.table
-    dense = (layout.by_name[name] for name in table if name in layout.by_name)
-    places = sorted(dense, key=lambda place: place.index)
-    plans: list[_Plan] = []
-    first = 0
-    for index in range(1, len(places) + 1):
-        if index == len(places) or not _adjacent(places[index - 1], places[index]):
-            plans.append(_plan(layout, places[first:index], table))
-            first = index
-    return tuple(plans)
-
-
-@lru_cache(maxsize=16)
-def _fits(layout: Layout, keyed: _ByIdentity) -> bool:
-    """Whether any body with this header fits: all of it dense tensors that say all there is to check."""
-    return bool(keyed.table) and all(
-        (known := layout.by_name.get(name)) is not None
-        and place.shape == known.tensor.shape
-        and place.dtype in VALUE_DTYPES
-        for name, place in keyed.table.items()
-    )
-
-
-def _adjacent(before: Place, after: Place) -> bool:
-    return before.arena == after.arena and before.index + 1 == after.index
-
-
-def _plan(layout: Layout, places: Sequence[Place], table: Mapping[str, Placement]) -> _Plan:
-    head, tail = places[0], places[-1]
-    run = Run(head.arena, head.start, tail.stop, head.index, tail.index + 1)
-    dtype = layout.arenas[head.arena].dtype
-    sent = [table[place.tensor.name] for place in places]
-    as_it_stands = all(s.dtype == dtype for s in sent) and all(a.stop == b.start for a, b in pairwise(sent))
-    return _Plan(run, (sent[0].start, sent[-1].stop) if as_it_stands else None)
-
-
-def _view(layout: Layout, plan: _Plan, tensors: Tensors) -> NDArray[Any] | None:
+def _view(plan: Plan, tensors: Tensors) -> NDArray[Any] | None:
     """The run as it stands in the body; None if it must be copied (other order, dtype or alignment)."""
-    if plan.view is None:
+    if plan.at is None:
         return None
-    size, dtype = plan.run.stop - plan.run.start, layout.arenas[plan.run.arena].numpy_dtype
-    values: NDArray[Any] = np.ndarray((size,), dtype, tensors.data, plan.view[0])
+    values: NDArray[Any] = np.ndarray((plan.size,), plan.dtype, tensors.data, plan.at)
     return values if values.flags.aligned else None
 
 

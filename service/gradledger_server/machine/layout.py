@@ -10,11 +10,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gradledger_server.dtypes import ITEM_BYTES, NUMPY_DTYPE
 from gradledger_server.machine.tables import ROWS_OF_PUSH, DeclaredTable
+
+if TYPE_CHECKING:
+    from gradledger_server.machine.reading import Reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,7 @@ class Layout:
         )
         self.by_name: Mapping[str, Place] = {place.tensor.name: place for place in self.places}
         self.tables: Mapping[str, DeclaredTable] = {table.name: table for table in tables}
+        self.readings: dict[int, Reading] = {}  # of the headers sent lately, by their table's identity
 
     @cached_property
     def signature(self) -> tuple[tuple[str, str, tuple[int, ...]], ...]:

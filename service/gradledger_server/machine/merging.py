@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gradledger_server.machine.gradient import Gradient, Run, Stretch, cut, stretches
+from gradledger_server.machine.gradient import Gradient, Stretch, cut, stretches
+from gradledger_server.machine.reading import Run
 from gradledger_server.machine.row_gradient import Touched, summed
 from gradledger_server.machine.sync.merge import merge
 

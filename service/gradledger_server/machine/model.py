@@ -11,9 +11,10 @@ from gradledger_server.kernels.device import Device
 from gradledger_server.kernels.kernel import Bound
 from gradledger_server.machine import spec as specs
 from gradledger_server.machine.accumulation import Accumulation
-from gradledger_server.machine.gradient import Gradient, Run
+from gradledger_server.machine.gradient import Gradient
 from gradledger_server.machine.guard import Guard
 from gradledger_server.machine.metrics import MetricReceipts, Watches, carried
+from gradledger_server.machine.reading import Run
 from gradledger_server.machine.receipts import Receipt, Receipts
 from gradledger_server.machine.slots import SlotPlaces
 from gradledger_server.machine.staleness import Past

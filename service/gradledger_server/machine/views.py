@@ -10,9 +10,10 @@ import numpy as np
 from gradledger_server.blocks import Block
 from gradledger_server.errors import ViewNotFound
 from gradledger_server.kernels.device import Array
-from gradledger_server.machine.gradient import Run, cut
+from gradledger_server.machine.gradient import cut
 from gradledger_server.machine.layout import Arena
 from gradledger_server.machine.model import Model
+from gradledger_server.machine.reading import Run
 from gradledger_server.machine.row_gradient import Rows
 from gradledger_server.machine.spec import Spec
 from gradledger_server.machine.table import Table, Values

@@ -15,8 +15,8 @@ import numpy as np
 
 from gradledger_server.blocks import Block, Blocks
 from gradledger_server.kernels.device import Device
-from gradledger_server.machine.gradient import Run
 from gradledger_server.machine.layout import Layout
+from gradledger_server.machine.reading import Run
 
 Array = Any  # of the device
 

@@ -32,6 +32,7 @@ REWRITE_AT_LEAST = "2gb"  # rewriting stalls large pushes by seconds: not every 
 # chunk's whole way here. So chunks lie on the heap, and what the log lets go its next pushes take again. The
 # system gets back what is free at the heap's end beyond 4 GiB.
 MALLOC = "glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=4294967296"
+ENV = ("/usr/bin/env", f"GLIBC_TUNABLES={MALLOC}")  # becomes the command, as the leash did
 APPENDFSYNC = {"fsync": "always", "everysec": "everysec", "memory": "no"}
 
 
@@ -46,9 +47,17 @@ class Valkey:
         lock = data_dir.server_lock()
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), str(lock), *self._command()],
+                [
+                    sys.executable,
+                    "-I",
+                    "-S",
+                    leash.__file__,
+                    str(os.getpid()),
+                    str(lock),
+                    *ENV,
+                    *self._command(),
+                ],
                 cwd=data_dir.path,
-                env={"GLIBC_TUNABLES": MALLOC} | os.environ,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
