@@ -22,6 +22,7 @@ import urllib3
 from numpy.typing import NDArray
 from urllib3.exceptions import HTTPError, SSLError
 
+from gradledger.connection import JOINED_BYTES, Connection, SecureConnection
 from gradledger.errors import (
     CertificateRefused,
     ConnectionFailed,
@@ -34,7 +35,6 @@ from gradledger.landing import Landing
 from gradledger.patience import Patience
 from gradledger.version import __version__
 
-JOINED_BYTES = 64 << 10  # up to here one packet more costs more than one copy
 PIECE_BYTES = 256 << 10  # read so much at a time: it is copied while still in the processor's cache
 MILLISECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
 UNDECLARED_BYTES = 1 << 30  # no more is read of an answer that does not declare its length
@@ -93,6 +93,7 @@ class Transport:
 
     def _open(self) -> None:
         self._pool = urllib3.connection_from_url(self.url, maxsize=16)
+        self._pool.ConnectionCls = SecureConnection if self._pool.scheme == "https" else Connection
         self._pid = os.getpid()
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from starlette.types import Message, Send
 
 PIECE_BYTES = 1 << 20  # smaller ones cost the loop more turns, larger ones keep it from everybody else
-REST_SHARE = 0.2  # of the time, at most
+REST_SHARE = 0.05  # of the time, at most
 EARNED_S = 0.05  # of rest, at most: a push that comes now and then has the loop to itself
 SHORTEST_S = 0.003  # a rest that is worth beginning
 _TICK_S = 0.001  # of the timers

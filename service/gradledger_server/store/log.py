@@ -181,10 +181,14 @@ class RedisLog:
 _USUAL = b"%b" + 5 * b"$%d\r\n%b\r\n" + b"%b"
 
 
-@lru_cache(maxsize=4096)
 def _next(epoch: str) -> bytes:
-    """What every small push of a model begins with."""
-    head = _head_of(epoch, "next", None)
+    """What every small push of a model begins with. Nothing is kept by model: there may be very many."""
+    return _next_of("\0" * len(epoch)).replace(b"\0" * len(epoch), epoch.encode())
+
+
+@lru_cache(maxsize=64)
+def _next_of(stand_in: str) -> bytes:
+    head = _head_of(stand_in, "next", None)
     return b"*%d\r\n%b" % (len(head) + 8, Packed.of(*head))
 
 
