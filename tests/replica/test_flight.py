@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -606,5 +608,27 @@ def test_while_a_thread_works_on_the_model_nothing_flies() -> None:
         assert not sky.log.air
         sky.hot.lock.give()
         assert sky.mailbox.hastens
+
+    fly(story)
+
+
+def test_a_model_goes_with_its_last_user() -> None:
+    """What holds gigabytes must not wait for the collector."""
+
+    async def story(sky: Sky) -> None:
+        heard = sky.hasten("a", 1)
+        await asyncio.sleep(0)
+        sky.log.say()
+        await down(heard)
+        heard.clear()
+        await asyncio.sleep(0)
+        gone = weakref.ref(sky.hot), weakref.ref(sky.mailbox)
+        gc.disable()
+        try:
+            sky.open()
+            await asyncio.sleep(0)
+            assert [one() for one in gone] == [None, None]
+        finally:
+            gc.enable()
 
     fly(story)

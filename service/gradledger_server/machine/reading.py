@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -37,24 +36,20 @@ class Plan:
     at: int | None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class Reading:
-    """What there is to know of every body with this header."""
+    """What there is to know of every body with this header: does it fit, and which runs it makes."""
 
-    def __init__(self, layout: Layout, table: Mapping[str, Placement]) -> None:
-        self._layout, self.table = layout, table
-        self.fits = _fits(layout, table)
-
-    @cached_property
-    def plans(self) -> tuple[Plan, ...]:
-        """The runs that its dense tensors make, in arena order."""
-        return _plans(self._layout, self.table)
+    table: Mapping[str, Placement]
+    fits: bool
+    plans: tuple[Plan, ...]
 
 
 def reading(layout: Layout, table: Mapping[str, Placement]) -> Reading:
     """The one of this table: equal headers share one, so its identity will do."""
     known = layout.readings.get(id(table))
     if known is None or known.table is not table:
-        known = Reading(layout, table)
+        known = Reading(table, _fits(layout, table), _plans(layout, table))
         if len(layout.readings) >= KEPT:
             layout.readings.clear()
         layout.readings[id(table)] = known

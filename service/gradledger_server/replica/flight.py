@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
+from weakref import WeakMethod
 
 from gradledger_server.errors import GradledgerError
 from gradledger_server.replica.answers import Answer
@@ -50,7 +51,8 @@ class Flight:
     """Those of one model, on one event loop. `heard(before)` follows each change of what is published."""
 
     def __init__(self, hot: Hot, log: AsyncLog, quick: Quick, heard: Callable[[Published], None]) -> None:
-        self._hot, self._log, self._quick, self._heard = hot, log, quick, heard
+        self._hot, self._log, self._quick = hot, log, quick
+        self._heard = WeakMethod(heard)  # a model goes with its last user, and needs no collector
         self._loop = asyncio.get_running_loop()
         self._air: deque[Flown] = deque()
         self._last: Flown | None = None  # posted and not applied yet
@@ -105,7 +107,7 @@ class Flight:
         if flown is None:
             return
         try:
-            flown.answer = self._hot.foresight.apply(flown.draft, flown.foreseen)
+            flown.answer = self._hot.ahead(flown.draft, flown.foreseen)
         except Exception:
             self._quick.doubt()  # nothing follows; once the log has spoken, the state is played anew
         else:
@@ -123,7 +125,11 @@ class Flight:
         if not self._air:
             self._hot.lock.give()
         flown.listener.hear(flown.answer)
-        self._heard(before)
+        self._tell(before)
+
+    def _tell(self, before: Published) -> None:
+        if (heard := self._heard()) is not None:
+            heard(before)
 
     def _stray(self, flown: Flown, outcome: Outcome | GradledgerError) -> None:
         """The log says something else, or nothing: so it will of all behind it."""
@@ -146,7 +152,7 @@ class Flight:
         finally:
             strays, self._strays = self._strays, []
             self._hot.lock.give()
-        self._heard(before)
+        self._tell(before)
         found = iter(answers)
         for flown, outcome in strays:
             flown.listener.hear(outcome if isinstance(outcome, GradledgerError) else next(found))

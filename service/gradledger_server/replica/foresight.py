@@ -19,14 +19,16 @@ from gradledger_server.replica.playback import Playback
 from gradledger_server.replica.published import Published, touched_rows
 from gradledger_server.store.contract import Appended
 
+Publish = Callable[[], Published]  # of the model, which holds us and is not held: it goes with its last user
+
 _MEANWHILE = ThreadPoolExecutor(thread_name_prefix="meanwhile")
 
 
 class Foresight:
     """Of one model. Whoever uses it holds the model's lock, until the log has spoken."""
 
-    def __init__(self, playback: Playback, publish: Callable[[], Published]) -> None:
-        self._playback, self._publish = playback, publish
+    def __init__(self, playback: Playback) -> None:
+        self._playback = playback
 
     def is_next(self, draft: Draft) -> bool:
         """Whether the push is new, so far as the model knows: its worker's next, or nameless."""
@@ -39,12 +41,12 @@ class Foresight:
         """What the log will say of such a push."""
         return Appended(self._playback.applied + 1, self._playback.chain_with(draft.record))
 
-    def apply(self, draft: Draft, foreseen: Appended) -> Answer:
+    def apply(self, draft: Draft, foreseen: Appended, publish: Publish) -> Answer:
         """Makes the step, and the answer that will be true then. Raises ModelQuarantined."""
         logged = Logged(foreseen.offset, foreseen.chain, draft.record)
         receipt = self._playback.play_ahead(logged, draft)
-        return Answer(receipt, False, self._publish(), touched_rows(self._playback.model, draft.gradient))
+        return Answer(receipt, False, publish(), touched_rows(self._playback.model, draft.gradient))
 
-    def begin(self, draft: Draft, foreseen: Appended) -> Future[Answer]:
+    def begin(self, draft: Draft, foreseen: Appended, publish: Publish) -> Future[Answer]:
         """The same on another thread. What it takes there is not on the push's stopwatch."""
-        return _MEANWHILE.submit(self.apply, draft._replace(laps=Laps()), foreseen)
+        return _MEANWHILE.submit(self.apply, draft._replace(laps=Laps()), foreseen, publish)

@@ -64,7 +64,7 @@ class Hot:
         self.playback = Playback(name, epoch, store, device, blocks)
         self._header = safetensors.header(self.model.layout.signature)
         self.published: Published = self._publish()
-        self.foresight = Foresight(self.playback, self._publish)
+        self.foresight = Foresight(self.playback)
 
     @property
     def model(self) -> Model:
@@ -262,7 +262,7 @@ class Hot:
         """Side by side, on two threads: by the time a large push is written down, its step has been made."""
         foreseen = self.foresight.foresee(draft)
         draft.laps.end("queue")
-        applied = self.foresight.begin(draft, foreseen)
+        applied = self.foresight.begin(draft, foreseen, self._publish)
         try:
             (result,) = self._store.append(self.epoch, [draft.wish()])
         except BaseException:
@@ -277,6 +277,10 @@ class Hot:
             return answer
         self.published = applied.result().published
         return applied.result()
+
+    def ahead(self, draft: Draft, foreseen: Appended) -> Answer:
+        """What a push on its way to the log will come to; what is published does not change yet."""
+        return self.foresight.apply(draft, foreseen, self._publish)
 
     def anew(self, drafts: Sequence[Draft], results: Sequence[Outcome]) -> list[Answer | GradledgerError]:
         """Forgets a state that foresaw something else, and answers each draft by what the log says.
