@@ -22,6 +22,7 @@ from gradledger_server.errors import (
 from gradledger_server.kernels.cpu import CpuDevice
 from gradledger_server.machine.gradient import Stretch, check, gather, norm
 from gradledger_server.machine.layout import Declared, Layout
+from gradledger_server.machine.reading import KEPT
 from tests.machine.bodies import BFLOAT16, NUMPY, body, f32, noise
 
 LAYOUT = Layout([Declared("a", (2, 3), "F32", 0), Declared("b", (4,), "F32", 0), Declared("c", (), "F32", 0)])
@@ -180,3 +181,15 @@ def test_a_bad_number_is_named_in_its_tensor_behind_empty_ones_and_in_many_dimen
 def test_a_number_too_large_for_the_parameter_is_not_finite() -> None:
     with pytest.raises(NonFinite, match="'b'"):
         norm(LAYOUT, laid(LAYOUT, body({"b": np.array([0, 1e39, 0, 0])})), NUMPY)
+
+
+def test_nothing_is_kept_of_a_header_with_names_of_its_own() -> None:
+    """Else whoever sends long headers fills the memory of every model there is."""
+    layout = Layout([Declared("a", (2,), "F32", 0)])
+    for number in range(10):
+        with pytest.raises(UnknownTensor):
+            check(layout, body({f"x{number}": f32(1, 2)}))
+    assert layout.readings == {}
+    for _ in range(10):
+        check(layout, body({"a": f32(1, 2)}))
+    assert 1 <= len(layout.readings) <= KEPT

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gradledger_server.dtypes import SCALE_SUFFIX
 from gradledger_server.entries import Placement
 from gradledger_server.machine.layout import Layout, Place
 
 VALUE_DTYPES = ("F16", "BF16", "F32", "F64")
-KEPT = 8  # of a layout; each keeps its header's table alive, which may be megabytes
+KEPT = 4  # of a layout; each keeps its header's table alive, which is as large as the model's own
 
 
 class Run(NamedTuple):
@@ -46,14 +47,19 @@ class Reading:
 
 
 def reading(layout: Layout, table: Mapping[str, Placement]) -> Reading:
-    """The one of this table: equal headers share one, so its identity will do."""
+    """The one of this table: equal headers share one, so its identity will do.
+
+    A header with names that are not the model's is refused in the end, and nothing of it is kept.
+    """
     known = layout.readings.get(id(table))
-    if known is None or known.table is not table:
-        known = Reading(table, _fits(layout, table), _plans(layout, table))
+    if known is not None and known.table is table:
+        return known
+    made = Reading(table, _fits(layout, table), _plans(layout, table))
+    if all(name.removesuffix(SCALE_SUFFIX) in layout.wire_dtypes for name in table):
         if len(layout.readings) >= KEPT:
             layout.readings.clear()
-        layout.readings[id(table)] = known
-    return known
+        layout.readings[id(table)] = made
+    return made
 
 
 def _fits(layout: Layout, table: Mapping[str, Placement]) -> bool:
