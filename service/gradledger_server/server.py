@@ -74,7 +74,15 @@ def run_replica(handover: Handover) -> None:
 
 
 def _serve(listener: socket.socket, store: Store, settings: Settings, metrics: Metrics) -> None:
-    config = uvicorn.Config(
+    config = configured(store, settings, metrics)
+    gc.freeze()  # what start-up made stays: no need to look through it ever again
+    gc.set_threshold(10_000, 50, 50)
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def configured(store: Store, settings: Settings, metrics: Metrics) -> uvicorn.Config:
+    """How uvicorn serves the door over the store."""
+    return uvicorn.Config(
         create_door(lambda: opened(store, settings), limits_of(settings), metrics),
         loop="uvloop",
         http=PROTOCOL,
@@ -84,9 +92,6 @@ def _serve(listener: socket.socket, store: Store, settings: Settings, metrics: M
         server_header=False,
         timeout_graceful_shutdown=settings.drain_s,
     )
-    gc.freeze()  # what start-up made stays: no need to look through it ever again
-    gc.set_threshold(10_000, 50, 50)
-    uvicorn.Server(config).run(sockets=[listener])
 
 
 def _supervise(listener: socket.socket, store: RedisStore, settings: Settings) -> None:

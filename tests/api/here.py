@@ -15,11 +15,10 @@ import pytest
 import redis
 import uvicorn
 
-from gradledger_server.api.app import create_door
 from gradledger_server.api.lane import Lane
 from gradledger_server.api.shortcut import Shortcut
 from gradledger_server.api.telemetry import Metrics
-from gradledger_server.server import PROTOCOL, limits_of, opened
+from gradledger_server.server import configured
 from gradledger_server.settings import Settings
 from gradledger_server.store import open_store
 from tests.service import Service
@@ -33,18 +32,7 @@ class Here(Service):
         self._store = open_store(None, data_dir, durability)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
-        settings = Settings()
-        door = create_door(lambda: opened(self._store, settings), limits_of(settings), Metrics())
-        config = uvicorn.Config(
-            door,
-            loop="uvloop",
-            http=PROTOCOL,
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-        )
-        self._server = uvicorn.Server(config)
+        self._server = uvicorn.Server(configured(self._store, Settings(), Metrics()))
         self._thread = threading.Thread(target=self._server.run, args=([self._listener],))
         self.at_once: list[bool] = []
         self.tasks = 0

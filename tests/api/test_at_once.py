@@ -373,3 +373,26 @@ def test_a_push_that_the_server_never_heard_is_not_acknowledged(tmp_path: Path) 
                 time.sleep(0.02)
         assert not again.receipt["replayed"]
         assert again.receipt["step"] == 2
+
+
+def test_what_is_served_at_once_is_counted(here: Here, ready: Model) -> None:
+    def counted() -> tuple[float, float]:
+        text = here.http.request("GET", f"{here.url}/metrics").data.decode()
+        values = dict(line.rsplit(" ", 1) for line in text.splitlines() if line and line[0] != "#")
+        pushes, nbytes = 'gradledger_pushes_total{fate="applied"}', "gradledger_received_bytes_total"
+        return float(values[pushes]), float(values[nbytes])
+
+    wait_until(lambda: counted() == counted())
+    before = counted()
+    for sequence in (1, 2, 3):
+        assert ready.push_bytes(GRADIENT, f"worker=counted&sequence={sequence}").status == 200
+    assert here.at_once[-3:] == [True] * 3
+    wait_until(lambda: counted() == (before[0] + 3, before[1] + 3 * len(GRADIENT)))
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    """The service takes down what it has counted every second."""
+    deadline = time.monotonic() + 10
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
