@@ -20,7 +20,7 @@ from tests.api.here import Here
 from tests.api.talk import SGD, Model, head, say
 from tests.api.test_shortcut import GRADIENT, SAID, asked, pushed
 from tests.api.test_timing import ALWAYS, told
-from tests.service import SAFETENSORS
+from tests.service import SAFETENSORS, Service
 
 PULSE_S = 0.05  # long enough for a request to come as far as it can
 
@@ -373,6 +373,31 @@ def test_a_push_that_the_server_never_heard_is_not_acknowledged(tmp_path: Path) 
                 time.sleep(0.02)
         assert not again.receipt["replayed"]
         assert again.receipt["step"] == 2
+
+
+def test_what_is_in_the_air_is_answered_before_the_service_ends(tmp_path: Path) -> None:
+    with Service(tmp_path) as ending:
+        model = Model(ending, "m").create({"b": {"values": [1.0, 2.0, 3.0], "dtype": "F64"}}, SGD)
+        assert model.push_bytes(GRADIENT, "worker=w&sequence=1").status == 200
+        heard: list[int] = []
+        request = pushed(model, GRADIENT, "?worker=w&sequence=2")
+        waiting = threading.Thread(target=lambda: heard.append(say(ending, request)[0]))
+        valkey = ending.valkey_pid()
+        os.kill(valkey, signal.SIGSTOP)
+        try:
+            waiting.start()
+            time.sleep(2 * PULSE_S)
+            assert ending.process is not None
+            ending.process.terminate()
+            time.sleep(2 * PULSE_S)
+            assert not heard
+        finally:
+            os.kill(valkey, signal.SIGCONT)
+        assert ending.process.wait(30) == 0
+        waiting.join(10)
+        assert heard == [200]
+        ending.start()
+        assert model.describe()["step"] == 2
 
 
 def test_what_is_served_at_once_is_counted(here: Here, ready: Model) -> None:
