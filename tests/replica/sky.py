@@ -23,6 +23,7 @@ Word = Literal["done", "full", "lost", "half", "never"]
 """What becomes of a posted push: it is appended; there is no room for it; the line is lost, after the server
 has heard of all that was posted, of this one, or of none."""
 
+PULSE_S = 0.03  # long enough for a thread to come as far as it can
 SGD = {"rule": "sgd", "lr": 1.0}
 
 
