@@ -10,6 +10,9 @@ from gradledger.errors import GradledgerError
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 2.0
 
+# Not the module's own generator: who seeds that for a reproducible training must not see our retries in it.
+_SPREAD = random.SystemRandom()
+
 
 class Patience:
     """What is left of it for one thing. No try begins later than `for_s` after now; `tries` counts them."""
@@ -30,4 +33,4 @@ class Patience:
 
 def _pause_s(tries: int) -> float:
     longest = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(tries - 1, 10))
-    return longest * random.uniform(0.5, 1.0)  # noqa: S311  # spreads the retries of many workers
+    return longest * _SPREAD.uniform(0.5, 1.0)  # spreads the retries of many workers
