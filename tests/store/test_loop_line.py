@@ -193,6 +193,8 @@ def test_a_line_that_is_encrypted_is_left_to_threads(
                 assert appended.offset == head.offset == offset
 
         asking(store, story)
+        [last] = grow(store, "epoch", 1, payload=bytes(range(256)) * 10_000)
+        assert store.read("epoch", last.offset - 1)[0].record.payload == bytes(range(256)) * 10_000
         store.close()
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import random
 import threading
+import weakref
 
+import numpy as np
 import pytest
 import redis
 from redis.exceptions import ExecAbortError
 
 from gradledger_server.errors import ModelQuarantined, StoreFull, StoreUnavailable
-from gradledger_server.store import Embedded, RedisStore, keys, scripts
+from gradledger_server.store import Embedded, RedisStore, keys, scripts, snapshots
 from gradledger_server.store.chunks import SET_AT_ONCE, puts
 from gradledger_server.store.connection import Connection, raise_in_our_words, send
 from gradledger_server.store.contract import Appended, Gone, Outcome, Seen, Snapshot, Trimmed
+from gradledger_server.store.packing import Pieces
 from tests.store.conftest import REMEMBERED, grow, push, record
 
 MIB = 1 << 20
@@ -82,6 +85,24 @@ def test_chunks_are_written_to_the_log_a_few_at_a_time(ledger: RedisStore, raw: 
             assert 1 < sets <= 8
             sets = 0
     assert sets == 0
+
+
+def test_a_snapshot_lets_go_of_what_is_written(ledger: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger.create("model", "epoch", record("create"))
+    [last] = grow(ledger, "epoch", 1)
+    parts = [np.full(MIB, number, np.uint8) for number in range(3 * snapshots.SENT_AT_ONCE)]
+    alive, most = [weakref.ref(part) for part in parts], []
+    digest = snapshots._digest
+
+    def counting(chunk: Pieces) -> bytes:
+        most.append(sum(part() is not None for part in alive))
+        return digest(chunk)
+
+    monkeypatch.setattr(snapshots, "_digest", counting)
+    snapshot = Snapshot(last.offset, last.chain, b"", [part.data for part in parts])
+    del parts
+    assert ledger.save("epoch", snapshot)
+    assert (most[0], most[-1]) == (len(alive), snapshots.SENT_AT_ONCE)
 
 
 def test_snapshots_free_the_chunks_nobody_needs(ledger: RedisStore, raw: redis.Redis) -> None:

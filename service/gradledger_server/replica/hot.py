@@ -232,18 +232,24 @@ class Hot:
     def save(self) -> bool:
         """5/6 snapshot: the state becomes durable and the log is trimmed to it; False if nothing was new."""
         with self._saving:
-            with self.lock:
-                self._catch_up()  # another replica may have saved this very state
-                played = self.playback
-                if played.saved == played.applied:
-                    return False
-                offset, chain, taken = played.applied, played.chain, image.copy(self.model)
-            parts = [memoryview(safetensors.header(taken.tensors)), *(part.data for part in taken.parts)]
-            snapshot = Snapshot(offset, chain, records.to_json(taken.facts), parts)
+            snapshot = self._unsaved()
+            if snapshot is None:
+                return False
             saved = self._store.save(self.epoch, snapshot)
             with self.lock:
                 self._catch_up()
             return saved
+
+    def _unsaved(self) -> Snapshot | None:
+        """The state as it is now, if it is not saved yet. Nothing but the snapshot itself holds its parts."""
+        with self.lock:
+            self._catch_up()  # another replica may have saved this very state
+            played = self.playback
+            if played.saved == played.applied:
+                return None
+            offset, chain, taken = played.applied, played.chain, image.copy(self.model)
+        parts = [memoryview(safetensors.header(taken.tensors)), *(part.data for part in taken.parts)]
+        return Snapshot(offset, chain, records.to_json(taken.facts), parts)
 
     def _append(self, drafts: Sequence[Draft], *, alone: bool) -> list[Answer | GradledgerError]:
         if not drafts:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 
 from gradledger_server.errors import StoreUnavailable
 from gradledger_server.store import keys
-from gradledger_server.store.connection import Connection
+from gradledger_server.store.connection import Connection, send
+from gradledger_server.store.inlet import Inlet, OtherValue
 from gradledger_server.store.packing import Command, Pieces, cut
 
 AHEAD = 8  # chunks asked for before they are needed: what the server must hold for a slow reader
@@ -22,7 +22,7 @@ SET_AT_ONCE = 4  # chunks; with one, fsync takes half as long again, and more th
 UNLINKED_AT_ONCE = 512
 
 
-Check = Callable[[int, bytes], None]  # of a chunk's index and bytes
+Check = Callable[[int, memoryview], None]  # of a chunk's index and bytes
 
 
 class ChunkMissing(Exception):
@@ -81,20 +81,23 @@ def fetch(connection: Connection, row: Row, nbytes: int, check: Check | None = N
 
 
 def _fetch(connection: Connection, row: Row, nbytes: int, check: Check | None) -> memoryview:
-    block = connection.blocks.take(nbytes if row.count > 1 else 0).data
+    block = connection.blocks.take(nbytes).data
+    places = [block[start : start + keys.CHUNK_BYTES] for start in range(0, nbytes, keys.CHUNK_BYTES)]
+    if len(places) != row.count:
+        raise ChunkMissing(min(len(places), row.count))
     gets: list[Command] = [("GET", name) for name in row.names()]
-    with closing(connection.stream(gets, AHEAD)) as chunks:
-        for index, chunk in enumerate(chunks):
-            start = index * keys.CHUNK_BYTES
-            size = min(keys.CHUNK_BYTES, nbytes - start)
-            if chunk is None or len(chunk) != size:
-                raise ChunkMissing(index)
+    with connection.line() as line:
+        inlet = Inlet(line)
+        send(line, gets[:AHEAD])
+        for index, place in enumerate(places):
+            try:
+                inlet.receive(place)
+            except OtherValue:
+                raise ChunkMissing(index) from None
+            send(line, gets[index + AHEAD : index + AHEAD + 1])
             if check is not None:
-                check(index, chunk)
-            if row.count == 1:
-                block = memoryview(chunk)
-            else:
-                block[start : start + size] = chunk
+                check(index, place)
+        inlet.finish()
     return block.toreadonly()
 
 

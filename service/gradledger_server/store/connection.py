@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -132,18 +132,6 @@ class Connection:
         """No reply must go astray; and where one line broke, the idle ones are not to be trusted either."""
         line.disconnect()
         self.close()
-
-    def stream(self, commands: Sequence[Command], ahead: int) -> Generator[Any, None, None]:
-        """The replies one by one, the server working on the next `ahead` commands meanwhile. Only for reads
-        of large values: nothing is held but what is on its way."""
-        with self.line() as line:
-            send(line, commands[:ahead])
-            for index in range(len(commands)):
-                send(line, commands[index + ahead : index + ahead + 1])
-                (reply,) = receive(line, 1)
-                if isinstance(reply, RedisError):
-                    raise_in_our_words(reply)
-                yield reply
 
     @contextmanager
     def line(self) -> Iterator[Line]:

@@ -30,7 +30,7 @@ test suite holds both to this page.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -105,12 +105,20 @@ class Head(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A state at an offset: its facts, and its bytes in any number of parts. A loaded one has one part."""
+    """A state at an offset: its facts, and its bytes in any number of parts. A loaded one has one part.
+
+    Saving it takes the parts out, each when its turn comes: what is written down needs no memory any more.
+    """
 
     offset: int
     chain: str
     meta: bytes
-    parts: Sequence[memoryview]
+    parts: list[memoryview]
+
+    def take_out(self) -> Iterator[memoryview]:
+        """The parts in order, each forgotten here as it is given."""
+        while self.parts:
+            yield self.parts.pop(0)
 
 
 @dataclass(frozen=True, slots=True)

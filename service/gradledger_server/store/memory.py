@@ -153,8 +153,8 @@ class MemoryStore:
 
     def save(self, epoch: str, snapshot: Snapshot) -> bool:
         """Publishes the snapshot and trims the log up to it; False if it is not the newest."""
-        body = b"".join(part.cast("B") if part.nbytes else b"" for part in snapshot.parts)
-        kept = Snapshot(snapshot.offset, snapshot.chain, snapshot.meta, (memoryview(body),))
+        body = b"".join(part.cast("B") if part.nbytes else b"" for part in snapshot.take_out())
+        kept = Snapshot(snapshot.offset, snapshot.chain, snapshot.meta, [memoryview(body)])
         with self._lock:
             log = self._logs.get(epoch)
             if log is None or not log.saved < kept.offset <= log.offset:

@@ -8,6 +8,9 @@ not freed is listed in `chunks` and freed after the next one. A chunk's digest i
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import chain, islice
+
 import xxhash
 
 from gradledger_server.errors import ModelQuarantined, StoreUnavailable
@@ -15,9 +18,9 @@ from gradledger_server.store import keys, scripts
 from gradledger_server.store.chunks import ChunkMissing, Row, drop, fetch, new_token, put
 from gradledger_server.store.connection import Connection
 from gradledger_server.store.contract import Snapshot
-from gradledger_server.store.packing import Pieces, as_bytes, cut
+from gradledger_server.store.packing import Pieces, cut
 
-SENT_AT_ONCE = 64  # chunks between two looks at the replies: a full server is noticed soon
+SENT_AT_ONCE = 16  # chunks between two looks at the replies: a full server is noticed soon, and memory let go
 TRIMMED_AT_ONCE = 1000  # entries, so that no other client waits long
 ATTEMPTS = 10  # to read a snapshot that others keep replacing
 DIGEST_BYTES = 8
@@ -32,9 +35,8 @@ class RedisSnapshots:
     def save(self, epoch: str, snapshot: Snapshot) -> bool:
         """See contract.Store."""
         # The facts come last, so that the tensors begin where the block begins and stay aligned.
-        parts = [*map(as_bytes, snapshot.parts), memoryview(snapshot.meta)]
-        nbytes = sum(map(len, parts))
-        row, digests = self._stage(epoch, parts, nbytes)
+        nbytes = sum(part.nbytes for part in snapshot.parts) + len(snapshot.meta)
+        row, digests = self._stage(epoch, chain(snapshot.take_out(), [memoryview(snapshot.meta)]), nbytes)
         (reply,) = self._connection.ask(
             scripts.publish(
                 [keys.head(epoch), keys.log(epoch), keys.snapshot(epoch), keys.chunks(epoch), *row.names()],
@@ -68,15 +70,15 @@ class RedisSnapshots:
                     raise ModelQuarantined(f"{_name(epoch, manifest, missing.index)} is missing") from None
         raise StoreUnavailable("the snapshot was replaced again and again while it was read")
 
-    def _stage(self, epoch: str, parts: list[memoryview], nbytes: int) -> tuple[Row, bytes]:
+    def _stage(self, epoch: str, parts: Iterable[memoryview], nbytes: int) -> tuple[Row, bytes]:
         token, ttl_s = new_token(), keys.staged_ttl_s(nbytes)
-        digests = b""
-        chunks: list[Pieces] = list(cut(parts))
-        for first in range(0, len(chunks), SENT_AT_ONCE):
-            some = chunks[first : first + SENT_AT_ONCE]
+        digests, sent = b"", 0
+        chunks = cut(parts)
+        while some := list(islice(chunks, SENT_AT_ONCE)):
             digests += b"".join(map(_digest, some))
-            self._connection.ask(*put(epoch, token, first, some, ttl_s))
-        return Row(epoch, token, len(chunks)), digests
+            self._connection.ask(*put(epoch, token, sent, some, ttl_s))
+            sent += len(some)
+        return Row(epoch, token, sent), digests
 
     def _trim(self, epoch: str, before: int, saved: int) -> None:
         for upto in (*range(before + TRIMMED_AT_ONCE, saved, TRIMMED_AT_ONCE), saved):
@@ -93,9 +95,9 @@ class RedisSnapshots:
     def _read(self, epoch: str, manifest: dict[str, bytes]) -> Snapshot:
         digests = manifest["digests"]
 
-        def check(index: int, chunk: bytes) -> None:
+        def check(index: int, chunk: memoryview) -> None:
             expected = digests[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES]
-            found = _digest((memoryview(chunk),))
+            found = _digest((chunk,))
             if found != expected:
                 raise ModelQuarantined(
                     f"{_name(epoch, manifest, index)} is damaged: "
@@ -105,7 +107,7 @@ class RedisSnapshots:
         nbytes, meta_bytes = int(manifest["nbytes"]), int(manifest["meta_bytes"])
         block = fetch(self._connection, Row.parse(epoch, manifest["chunks"]), nbytes, check)
         body, meta = block[: nbytes - meta_bytes], bytes(block[nbytes - meta_bytes :])
-        return Snapshot(int(manifest["offset"]), manifest["chain"].decode(), meta, (body,))
+        return Snapshot(int(manifest["offset"]), manifest["chain"].decode(), meta, [body])
 
 
 def _digest(chunk: Pieces) -> bytes:
