@@ -14,8 +14,9 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Any, cast
-from urllib.parse import urlencode
+from urllib.parse import quote_plus
 
 import numpy as np
 import urllib3
@@ -32,11 +33,13 @@ from gradledger.errors import (
     problem_from,
 )
 from gradledger.landing import Landing
+from gradledger.memory import Memory
 from gradledger.patience import Patience
 from gradledger.version import __version__
 
 PIECE_BYTES = 256 << 10  # read so much at a time: it is copied while still in the processor's cache
-MILLISECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
+STOP = re.compile(r"(?:^|,)\s*([\w-]+);dur=([0-9]+(?:\.[0-9]+)?)(?=,|$)")  # of Server-Timing, in ms
+ONCE = urllib3.Retry.from_int(False, redirect=False)  # per try: patience counts them, not urllib3
 UNDECLARED_BYTES = 1 << 30  # no more is read of an answer that does not declare its length
 
 
@@ -75,8 +78,7 @@ class Answer:
     @property
     def timing_ms(self) -> dict[str, float]:
         """Where the last try's time went: what the service tells of it, then `read`."""
-        told = (part.partition(";dur=") for part in self.headers.get("Server-Timing", "").split(", "))
-        stops = {name: float(ms) for name, _, ms in told if MILLISECONDS.fullmatch(ms)}
+        stops = {name: float(ms) for name, ms in STOP.findall(self.headers.get("Server-Timing", ""))}
         return stops | {"read": self.read_ms}
 
 
@@ -89,6 +91,7 @@ class Transport:
         self._retry_for_s = retry_for_s
         self._headers = {"User-Agent": f"gradledger-python/{__version__}", **headers}
         self._prefix = urllib3.util.parse_url(self.url).path or ""
+        self._memory = Memory()
         self._open()
 
     def _open(self) -> None:
@@ -98,6 +101,7 @@ class Transport:
 
     def close(self) -> None:
         self._pool.close()
+        self._memory.clear()
 
     def send(
         self,
@@ -117,7 +121,7 @@ class Transport:
         `wait_s` is how long the service was asked to take its time. No try begins later than that and
         `retry_for_s` (by default the transport's) after the first.
         """
-        target = path + ("?" + urlencode(query) if query else "")
+        target = path + ("?" + _encoded(query) if query else "")
         patience = self.patience(wait_s, retry_for_s)
         while True:
             try:
@@ -138,7 +142,7 @@ class Transport:
             response = self._request("GET", path, headers, None, quiet_s)
             if response.status == 200:
                 return response
-            received = _receive(response, None)
+            received = _receive(response, None, self._memory)
         except (HTTPError, OSError) as error:
             raise self._broken("GET", path, error) from error
         raise _refusal(response, received)
@@ -156,7 +160,7 @@ class Transport:
         try:
             response = self._request(method, target, headers, body, wait_s)
             began = time.perf_counter()
-            received = _receive(response, landing if response.status == 200 else None)
+            received = _receive(response, landing if response.status == 200 else None, self._memory)
             read_ms = 1e3 * (time.perf_counter() - began)
         except (HTTPError, OSError) as error:
             raise self._broken(method, target, error) from error
@@ -174,8 +178,8 @@ class Transport:
             self._prefix + target,
             body=None if body is None else _chunks(body),
             headers={**self._headers, **headers, **_framing(body)},
-            timeout=urllib3.Timeout(connect=self._timeout_s, read=self._timeout_s + wait_s),
-            retries=False,
+            timeout=_timeout(self._timeout_s, self._timeout_s + wait_s),
+            retries=ONCE,
             redirect=False,
             preload_content=False,
             decode_content=False,
@@ -184,6 +188,17 @@ class Transport:
     def _broken(self, method: str, target: str, error: Exception) -> ConnectionFailed:
         kind = CertificateRefused if isinstance(error, SSLError) else ConnectionFailed
         return kind(f"{method} {self.url}{target}: no answer ({error})")
+
+
+@lru_cache(64)
+def _timeout(connect_s: float, read_s: float) -> urllib3.Timeout:
+    return urllib3.Timeout(connect=connect_s, read=read_s)
+
+
+def _encoded(query: Mapping[str, Any]) -> str:
+    # urllib's urlencode, at a fraction of its time, for names that need no quoting
+    values = (str(value) if type(value) is int else quote_plus(str(value)) for value in query.values())
+    return "&".join(map("=".join, zip(query, values, strict=True)))
 
 
 def _refusal(response: urllib3.BaseHTTPResponse, received: NDArray[np.uint8]) -> Problem:
@@ -203,11 +218,13 @@ def _chunks(body: Body) -> Iterable[bytes]:
     return cast("Iterable[bytes]", body.parts)  # urllib3 hands them to the socket, which takes any buffer
 
 
-def _receive(response: urllib3.BaseHTTPResponse, landing: Landing | None) -> NDArray[np.uint8]:
+def _receive(
+    response: urllib3.BaseHTTPResponse, landing: Landing | None, memory: Memory
+) -> NDArray[np.uint8]:
     # An answer read to its end gives its connection back to the pool; a broken one must not.
     try:
         if landing is None:
-            received = _whole(response)
+            received = _whole(response, memory)
         else:
             received = np.empty(0, np.uint8)
             _land(response, landing)
@@ -229,10 +246,10 @@ def _land(response: urllib3.BaseHTTPResponse, landing: Landing) -> None:
         landing.take(piece, length)
 
 
-def _whole(response: urllib3.BaseHTTPResponse) -> NDArray[np.uint8]:
+def _whole(response: urllib3.BaseHTTPResponse, memory: Memory) -> NDArray[np.uint8]:
     if response.length_remaining is None:
         return _undeclared(response)
-    received = np.empty(response.length_remaining, np.uint8)
+    received = memory.take(response.length_remaining)
     view, filled = received.data, 0
     for piece in _pieces(response, received.size):
         view[filled : filled + len(piece)] = piece
