@@ -18,7 +18,7 @@ import psutil
 import pytest
 import urllib3
 
-from gradledger_server.replica.mailbox import POLL_S
+from gradledger_server.replica.bell import POLL_S
 from tests.crash.load import SMALL, Target, Worker, check
 from tests.crash.test_rounds_on_replicas import Trainee, create
 from tests.service import Service

@@ -169,7 +169,7 @@ def unavailable(*_: object) -> Any:
 
 
 def test_who_waits_for_a_step_hears_of_one_that_was_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gradledger_server.replica.mailbox.POLL_S", 60.0)
+    monkeypatch.setattr("gradledger_server.replica.bell.POLL_S", 60.0)
 
     async def story(sky: Sky) -> None:
         before = sky.hot.published

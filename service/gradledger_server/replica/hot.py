@@ -1,133 +1,46 @@
-"""One model in memory, and what can be asked of it.
+"""One model in memory, and how it changes.
 
     commit:  3/6 log: pushes become durable        store.append
              4/6 apply: they become updates        playback → machine.apply
     save:    5/6 snapshot: the state becomes durable, and the log is trimmed to it
 
-Everything here is synchronous and runs on worker threads; `lock` lets one of them in at a time. `quick.py`
-does the same on the event loop, for small models.
+Everything here is synchronous and runs on worker threads, one at a time. `quick.py` does the same on the
+event loop, for small models.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import wait
-from typing import TypeVar
 
 from gradledger_server.blocks import Blocks
 from gradledger_server.entries import Entry
-from gradledger_server.errors import (
-    Conflict,
-    GradledgerError,
-    ModelNotFound,
-    PreconditionFailed,
-    ReceiptNotFound,
-)
+from gradledger_server.errors import Conflict, GradledgerError, PreconditionFailed
 from gradledger_server.kernels.device import Device
-from gradledger_server.machine import arrivals, image, views
+from gradledger_server.machine import arrivals, image
 from gradledger_server.machine.model import Model
-from gradledger_server.machine.receipts import Receipt
-from gradledger_server.machine.row_gradient import Rows
 from gradledger_server.replica.answers import Answer, answer_of, or_raise, own_entries, refusal
 from gradledger_server.replica.draft import Draft
-from gradledger_server.replica.events import News, Place
 from gradledger_server.replica.foresight import Foresight
 from gradledger_server.replica.laps import end_all
 from gradledger_server.replica.lock import Lock
-from gradledger_server.replica.playback import Own, Playback
-from gradledger_server.replica.published import Published, TableRows, touched_rows
-from gradledger_server.store.contract import (
-    Append,
-    Appended,
-    Moved,
-    Outcome,
-    Seen,
-    Snapshot,
-    Store,
-)
+from gradledger_server.replica.playback import Own
+from gradledger_server.replica.published import touched_rows
+from gradledger_server.replica.sight import Sight
+from gradledger_server.store.contract import Append, Appended, Moved, Outcome, Seen, Snapshot, Store
 from gradledger_server.wire import records, safetensors
 
 AHEAD_BYTES = 1 << 20  # of a push that is worth a thread of its own
-T = TypeVar("T")
-
 ATTEMPTS = 100  # of a compare-and-set against other replicas before giving up
 
 
-class Hot:
-    """A model kept in memory: `playback` holds its state, `published` what readers see of it."""
+class Hot(Sight):
+    """A model kept in memory, and pushed to."""
 
     def __init__(self, name: str, epoch: str, store: Store, device: Device, blocks: Blocks) -> None:
-        self.name, self.epoch = name, epoch
-        self.lock = Lock()
+        super().__init__(name, epoch, store, device, blocks)
         self._saving = Lock()
-        self._store = store
-        self.playback = Playback(name, epoch, store, device, blocks)
-        self._header = safetensors.header(self.model.layout.signature)
-        self.published: Published = self._publish()
         self.foresight = Foresight(self.playback)
-
-    @property
-    def model(self) -> Model:
-        return self.playback.model
-
-    def look(self) -> Published:
-        """The parameters, no older than the last push acknowledged anywhere before this call."""
-        return self.seen(lambda hot: hot.published)
-
-    def seen(self, read: Callable[[Hot], T]) -> T:
-        """What `read` makes of the state with every push acknowledged before this call, and no other one."""
-        with self.lock:
-            self._catch_up()
-            return read(self)
-
-    def look_at(self, table: str, ids: Rows | None, view: str) -> tuple[Published, TableRows]:
-        """Rows of a table as the view shows them; all if `ids` is None. The table has them.
-
-        Raises ViewNotFound.
-        """
-        with self.lock:
-            self._catch_up()
-            held = self.model.tables[table]
-            read = views.rows(self.model, held, ids, view)
-            published = self.published._replace(view=self.tag(view))
-        return published, TableRows(held.declared, ids, read())
-
-    @property
-    def views(self) -> tuple[str, ...]:
-        """What the parameters can be seen as."""
-        return views.names(self.model.spec)
-
-    def tag(self, view: str) -> str:
-        """What the view's versions are told by. Raises ViewNotFound."""
-        return views.tag(self.model.spec, view)
-
-    def view(self, name: str) -> Published:
-        """The parameters as the view shows them, made now, of one step. Raises ViewNotFound."""
-        return self.seen(
-            lambda hot: hot.published._replace(block=views.block(hot.model, name), view=hot.tag(name))
-        )
-
-    def copy(self) -> tuple[Published, image.Image]:
-        """The whole state at one step."""
-        return self.seen(lambda hot: (hot.published, image.copy(hot.model)))
-
-    def news(self, after: Place | None, most: int) -> News:
-        """What happened behind a place, wherever it was appended; nothing yet if None. Also its new end.
-
-        A deleted model's last events are told before ModelNotFound is raised.
-        """
-        with self.lock:
-            gone = None
-            try:
-                self._catch_up()
-            except ModelNotFound as error:
-                gone = error
-            ring = self.playback.ring
-            found, lost = ring.after(ring.end if after is None else after, most)
-            if gone is not None and not found:
-                raise gone
-            until = found[-1].place if found else ring.end
-            return News(found, until, lost, self.model.step)
 
     def commit(self, drafts: Sequence[Draft], *, alone: bool = False) -> list[Answer | GradledgerError]:
         """Appends the drafts in one round trip, applies them in log order, and answers each.
@@ -193,18 +106,6 @@ class Hot:
         with self.lock:
             receipt = draft.known(self.model) or before.receipt
             return Answer(receipt, before.replayed, self.published, touched_rows(self.model, draft.gradient))
-
-    def receipt(self, worker: str, sequence: int) -> Receipt:
-        """The fate of a worker's push. Raises ReceiptNotFound if it has not arrived or is kept no more."""
-        with self.lock:
-            found = self.model.receipts.kept(f"w:{worker}", sequence)
-        if found is None:
-            raise ReceiptNotFound(
-                f"no receipt is kept for sequence {sequence} of worker {worker[:128]!r}",
-                worker=worker[:128],
-                sequence=sequence,
-            )
-        return found
 
     def require_version(self, if_match: str | None) -> None:
         """Raises PreconditionFailed unless the ETag is the present one. For use inside `decide`."""
@@ -316,17 +217,3 @@ class Hot:
         self.playback.receipts.clear()
         self.playback.play(upto, own)
         self.published = self._publish()
-
-    def _catch_up(self) -> None:
-        self.playback.receipts.clear()
-        self.playback.catch_up()
-        self.published = self._publish()
-
-    def _publish(self) -> Published:
-        """What readers see of the state; the same object while nothing has changed."""
-        model, block = self.model, self.model.weights.publish()
-        before: Published | None = getattr(self, "published", None)
-        same = before is not None and before.block is block and before.step == model.step
-        if before is not None and same and before.missing == model.missing:
-            return before
-        return Published(self.epoch, model.step, model.layout, self._header, block, frozenset(model.missing))

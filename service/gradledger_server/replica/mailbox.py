@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from gradledger_server.errors import GradledgerError, ModelNotFound
 from gradledger_server.machine.receipts import Receipt
 from gradledger_server.replica.answers import Answer
+from gradledger_server.replica.bell import Bell
 from gradledger_server.replica.draft import Draft
 from gradledger_server.replica.events import News, Place
 from gradledger_server.replica.flight import Flight, Listener
@@ -22,10 +21,6 @@ from gradledger_server.replica.quick import Quick
 from gradledger_server.store.contract import AsyncLog
 
 BATCH_BYTES = 256 << 20  # of payload in one group commit
-POLL_S = 0.25  # how often those who wait ask whether another replica made a step
-SOON_S = 0.002  # how soon, where another one did lately
-LATELY_S = 60.0
-PATIENCE = 0.25  # of the time without news: how much longer to wait before asking again
 WAITING = "waiting"
 
 T = TypeVar("T")
@@ -40,23 +35,16 @@ class Mailbox:
         self._loop = asyncio.get_running_loop()  # asking for it each time costs a system call
         self._quick = Quick(hot, log)
         self._flight = Flight(hot, log, self._quick, self._announce)
+        self._bell = Bell(hot.playback, self.look)
         self._threads = threads
         self._pushes: list[tuple[Draft, asyncio.Future[Answer]]] = []
         self._looks: list[asyncio.Future[Published]] = []
         self._draining: asyncio.Task[None] | None = None
-        self._stepped = asyncio.Event()
-        self._played = asyncio.Event()
-        self._heard = hot.playback.applied, hot.playback.saved
-        self._settled = self.hot.playback.settled
-        self._released = self._deleted = False
-        self._others = hot.playback.heard
-        self._others_at = float("-inf")  # when another replica's entry was last heard, on the loop's clock
         self.streams = 0  # of events, to clients
-        self._watchers = 0  # requests that wait for news, also from other replicas
-        self._watch: asyncio.Task[None] | None = None
+        self._deleted = False
         self._alarm: asyncio.TimerHandle | None = None
         self._set_alarm()
-        self.used_at = self.stepped_at = self._heard_at = self._loop.time()
+        self.used_at = self._loop.time()
 
     def touch(self) -> None:
         """Notes that somebody uses the model."""
@@ -108,9 +96,7 @@ class Mailbox:
 
     def release(self) -> None:
         """Whoever waits is answered now, with things as they are: the service is about to end."""
-        self._released = True
-        self._stepped.set()
-        self._played.set()
+        self._bell.release()
 
     async def is_alive(self) -> bool:
         """Whether the model has not been deleted, by whomever."""
@@ -122,82 +108,31 @@ class Mailbox:
 
     async def look_after(self, etag: str, wait_s: float) -> Published:
         """The parameters as soon as their ETag is another one, or as they are after `wait_s`."""
-        deadline = self._loop.time() + wait_s
-        with self._listening():
-            while True:
-                stepped, published = self._stepped, await self.look()
-                if published.etag != etag or not await self._before(deadline, stepped):
-                    return published
+        return await self._bell.step(self.look, lambda found: found.etag != etag, wait_s)
 
     async def settled(self, draft: Draft, answer: Answer, wait_s: float) -> Answer:
         """The answer of a push that waits, as soon as it has counted, or as it is after `wait_s`."""
-        deadline = self._loop.time() + wait_s
-        with self._listening():
-            while True:
-                stepped = self._stepped
-                now = await self.run(lambda hot: hot.answer_again(draft, answer))
-                if now.receipt.fate != WAITING or not await self._before(deadline, stepped):
-                    return now
+        return await self._bell.step(
+            lambda: self.run(lambda hot: hot.answer_again(draft, answer)),
+            lambda now: now.receipt.fate != WAITING,
+            wait_s,
+        )
 
     async def fate(self, worker: str, sequence: int, wait_s: float) -> Receipt:
         """The receipt of a worker's push, after at most `wait_s` if it waits. Raises ReceiptNotFound."""
-        deadline = self._loop.time() + wait_s
-        with self._listening():
-            while True:
-                stepped = self._stepped
-                found = await self.run(lambda hot: hot.receipt(worker, sequence))
-                if found.fate != WAITING or not await self._before(deadline, stepped):
-                    return found
+        return await self._bell.step(
+            lambda: self.run(lambda hot: hot.receipt(worker, sequence)),
+            lambda found: found.fate != WAITING,
+            wait_s,
+        )
 
     async def news(self, after: Place | None, most: int, wait_s: float) -> News:
         """What happened behind a place, as soon as there is something, or nothing after `wait_s`."""
-        deadline = self._loop.time() + wait_s
-        with self._listening():
-            while True:
-                played = self._played
-                news = await self.run(lambda hot: hot.news(after, most))
-                if news.events or news.lost or not await self._before(deadline, played):
-                    return news
-
-    async def _before(self, deadline: float, event: asyncio.Event) -> bool:
-        """Waits for the event; False if the deadline on the loop's clock came first, or nobody may wait."""
-        remaining = deadline - self._loop.time()
-        if remaining <= 0 or self._released:
-            return False
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(event.wait(), remaining)
-        return True
-
-    @contextmanager
-    def _listening(self) -> Iterator[None]:
-        """One task asks for other replicas' news on behalf of everybody who waits."""
-        self._watchers += 1
-        if self._watch is None:
-            self._watch = self._loop.create_task(self._ask_around())
-        try:
-            yield
-        finally:
-            self._watchers -= 1
-
-    async def _ask_around(self) -> None:
-        try:
-            while self._watchers:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._played.wait(), self._pause_s)
-                    continue
-                with contextlib.suppress(GradledgerError):
-                    await self.look()
-        finally:
-            self._watch = None
-
-    @property
-    def _pause_s(self) -> float:
-        """How long to wait before asking around: where other replicas take part, a share of the time without
-        news, so that a round is answered late by that share of its own length at most."""
-        now = self._loop.time()
-        if now - self._others_at > LATELY_S:
-            return POLL_S
-        return min(POLL_S, max(SOON_S, PATIENCE * (now - self._heard_at)))
+        return await self._bell.entry(
+            lambda: self.run(lambda hot: hot.news(after, most)),
+            lambda news: bool(news.events or news.lost),
+            wait_s,
+        )
 
     async def run(self, work: Callable[[Hot], T]) -> T:
         """Runs `work` on a thread, to the end even if the caller is cancelled."""
@@ -206,6 +141,11 @@ class Mailbox:
             return await shielded(self._thread(lambda: self._trying(work)))
         finally:
             self._announce(before)
+
+    @property
+    def stepped_at(self) -> float:
+        """When the model was last seen to make a step, on the loop's clock."""
+        return self._bell.stepped_at
 
     @property
     def busy(self) -> bool:
@@ -299,23 +239,7 @@ class Mailbox:
 
     def _announce(self, before: Published) -> None:
         self._set_alarm()
-        playback, now = self.hot.playback, self._loop.time()
-        if self._heard != (playback.applied, playback.saved):
-            self._heard, self._heard_at = (playback.applied, playback.saved), now
-            if self._others != playback.heard:
-                self._others, self._others_at = playback.heard, now
-            self._played = self._tell(self._played)
-        settled, self._settled = self._settled, playback.settled
-        if self.hot.published is not before or self._settled != settled:
-            self.stepped_at = now
-            self._stepped = self._tell(self._stepped)
-
-    def _tell(self, happened: asyncio.Event) -> asyncio.Event:
-        """Wakes whoever waits for it; what to wait for from now on."""
-        if not self._watchers:
-            return happened
-        happened.set()
-        return asyncio.Event()
+        self._bell.ring(before, self.hot.published)
 
 
 def _settle(future: asyncio.Future[Answer], answer: Answer | GradledgerError) -> None:
