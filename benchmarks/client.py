@@ -18,7 +18,7 @@ TITLE = "The Python client"
 def run(plan: Plan) -> Report:
     """Push and pull, durability `memory`: `http.client`, the client, and it with `out=`, in turn."""
     report = Report("client", TITLE)
-    _measure(plan, report, plan.pick(64 << 20, 1 << 20), rounds=plan.pick(30, 3), row=1, goal=1.3)
+    _measure(plan, report, plan.pick(64 << 20, 1 << 20), rounds=plan.pick(30, 3), row=1, goal=1.2)
     _measure(plan, report, 4096, rounds=plan.pick(40, 3), row=plan.pick(50, 10), goal=1.5)
     return report
 

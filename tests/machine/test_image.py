@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import weakref
 from typing import Any
 
 import numpy as np
@@ -111,6 +112,23 @@ def test_an_image_is_of_one_step_whatever_comes_after() -> None:
     for seed in range(3):
         push(model, {name: noise(array.shape, seed, array.dtype) for name, array in VALUES.items()})
     assert written(taken) == before
+
+
+def test_copies_come_in_pieces_that_can_be_let_go_of_and_the_parameters_are_not_copied(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = busy_model()
+    whole = written(image.copy(model))
+    monkeypatch.setattr(image, "PIECE_BYTES", 16)
+    taken = image.copy(model)
+    assert written(taken) == whole
+    published = model.weights.publish()
+    at = next(index for index, part in enumerate(taken.parts) if part is published)
+    assert at > 8 and all(part.nbytes <= 16 for part in taken.parts[:at])
+    pieces = [weakref.ref(part) for part in taken.parts[:at]]
+    for left in range(at, 0, -1):
+        assert sum(piece() is not None for piece in pieces) == left
+        taken.parts.pop(0)  # as a store does
 
 
 def test_missing_values_and_the_last_upload_are_part_of_the_state() -> None:

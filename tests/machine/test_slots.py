@@ -31,8 +31,8 @@ def test_a_model_holds_the_slots_its_settings_ask_for(optimizer: dict[str, Any],
     assert model.nbytes == 8 * (1 + len(slots))
     push(model, {"w": f32(0.5, -0.5)})
     assert [name for name, _, _ in image.copy(model).tensors] == [
-        "param/w",
         *(f"{slot}/w" for slot in slots),
+        "param/w",
         "t/w",
     ]
 

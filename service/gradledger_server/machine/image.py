@@ -7,12 +7,13 @@ there are the rows that were touched, in the order of their first touch; `rows/<
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from gradledger_server.blocks import Blocks
+from gradledger_server.blocks import Block, Blocks
 from gradledger_server.dtypes import widen
 from gradledger_server.entries import Json, Tensors
 from gradledger_server.errors import MalformedRecord
@@ -24,6 +25,8 @@ from gradledger_server.machine.model import Model
 from gradledger_server.machine.receipts import Receipts
 from gradledger_server.machine.sync.rounds import Rounds
 from gradledger_server.optim.schedules.plateau import Watch
+
+PIECE_BYTES = 8 << 20  # of a copy
 
 Shaped = tuple[str, str, tuple[int, ...]]
 
@@ -42,16 +45,20 @@ class Image:
 
 
 def copy(model: Model) -> Image:
-    """The state as it is now: the published parameters themselves, and copies of the slots."""
+    """The state as it is now: copies of the slots, and the published parameters themselves.
+
+    The copies come first and in pieces: whoever writes them down can let go of each, while the parameters
+    have to be held until the next step's replace them anyway.
+    """
     layout = model.layout
-    tensors = [(f"param/{name}", dtype, shape) for name, dtype, shape in layout.signature]
-    parts: list[np.ndarray[Any, Any]] = [model.weights.publish()]
-    for index, arena in enumerate(layout.arenas):
+    tensors: list[Shaped] = []
+    parts: list[np.ndarray[Any, Any]] = []
+    for index in range(len(layout.arenas)):
         for slot, values in _kept(model, index):
             tensors += model.slot_places[index].tensors(slot)
-            host = model.blocks.take(values.nbytes)
-            model.device.to_host(values, host.view(arena.numpy_dtype))
-            parts.append(host)
+            parts += _copied(model, values)
+    tensors += [(f"param/{name}", dtype, shape) for name, dtype, shape in layout.signature]
+    parts.append(model.weights.publish())
     tensors += [(f"t/{name}", "I64", ()) for name, _, _ in layout.signature]
     parts.append(model.updates.copy().view(np.uint8))
     for table in model.tables.values():
@@ -77,6 +84,15 @@ def copy(model: Model) -> Image:
         "past": list(model.past.blocks),
     }
     return Image(facts, tensors, parts)
+
+
+def _copied(model: Model, values: Array) -> Iterator[Block]:
+    size = PIECE_BYTES // values.dtype.itemsize
+    for start in range(0, values.size, size):
+        piece = values[start : start + size]
+        host = model.blocks.take(piece.nbytes)
+        model.device.to_host(piece, host.view(values.dtype))
+        yield host
 
 
 def restore(facts: Json, tensors: Tensors, device: Device, blocks: Blocks) -> Model:
