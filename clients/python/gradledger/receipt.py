@@ -40,8 +40,6 @@ class Receipt:
         """Takes the members this client knows, and keeps the others in `extra`."""
         if not isinstance(members, dict) or not {"fate", "step"} <= members.keys():
             raise MalformedAnswer(f"this is not a receipt: {members!r}")
-        if members.keys() <= _MEMBERS:
-            return cls(**members, timing_ms=timing_ms or {})
         known = {name: value for name, value in members.items() if name in _MEMBERS}
         extra = {name: value for name, value in members.items() if name not in _MEMBERS}
         return cls(**known, extra=extra, timing_ms=timing_ms or {})

@@ -72,6 +72,7 @@ def test_memory_is_used_again_when_the_last_view_of_it_is_gone() -> None:
     del view
     again = memory.take(LARGE_BYTES)
     assert address(again) == first and again.flags.writeable
+    assert (again == 7).all()  # the memory itself, not another at its address
 
 
 def test_a_tensor_of_another_library_keeps_its_memory() -> None:

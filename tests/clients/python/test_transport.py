@@ -1,31 +1,13 @@
-"""What the transport writes and reads itself, beside the standard library's word for it."""
+"""What the transport reads of an answer."""
 
 from __future__ import annotations
-
-from typing import Any
-from urllib.parse import urlencode
 
 import numpy as np
 import pytest
 
-from gradledger.transport import Answer, _encoded
+from gradledger.transport import Answer
 
 NOTHING = np.empty(0, np.uint8)
-
-
-@pytest.mark.parametrize(
-    "query",
-    [
-        {"worker": "w-1", "sequence": 12, "base": 0},
-        {"worker": "a b&c=d/ü+%", "weight": 0.5},
-        {"weight": 1e-7, "base": 10**20},
-        {"weight": 1e30, "exact": True},
-        {"base": np.int64(7), "weight": np.float32(0.25)},
-        {},
-    ],
-)
-def test_a_query_is_what_urllib_makes_of_it(query: dict[str, Any]) -> None:
-    assert _encoded(query) == urlencode(query)
 
 
 @pytest.mark.parametrize(
