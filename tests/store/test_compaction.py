@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import redis
 
 from gradledger_server.store import Embedded, RedisStore, compaction, embedded
-from gradledger_server.store.compaction import WORTH_BYTES, is_due
+from gradledger_server.store.compaction import LOOK_S, RETRY_S, WORTH_BYTES, is_due, pause_s
 from gradledger_server.store.contract import Appended, Snapshot
 from tests.store.conftest import grow, record
 
@@ -35,6 +37,11 @@ def test_it_is_due_when_half_of_a_large_file_is_needed_no_more() -> None:
 @pytest.mark.parametrize("field", IDLE)
 def test_a_server_at_work_on_its_files_is_let_be(field: str) -> None:
     assert not after(WORTH_BYTES, 0, **{field: "1"})
+
+
+def test_a_rewriting_that_failed_is_not_tried_again_at_once() -> None:
+    assert pause_s({"aof_last_bgrewrite_status": "err"}) == RETRY_S
+    assert pause_s({"aof_last_bgrewrite_status": "ok"}) == pause_s({}) == LOOK_S
 
 
 def test_without_a_file_or_an_answer_nothing_is_due() -> None:
@@ -93,5 +100,25 @@ def test_a_log_that_is_all_needed_is_not_written_twice(tmp_path: Path) -> None:
         time.sleep(0.5)
         info = raw.info("persistence")
         assert info["aof_current_size"] > 8 * MIB and info["aof_base_size"] < MIB
+        raw.close()
+        store.close()
+
+
+@pytest.mark.usefixtures("eager")
+def test_where_the_file_cannot_be_rewritten_it_is_not_tried_all_the_time(tmp_path: Path) -> None:
+    with Embedded(tmp_path, "everysec") as server:
+        store, raw = RedisStore(server.url, "everysec"), redis.Redis.from_url(server.url)
+        raw.config_set("rdb-key-save-delay", 10_000_000)  # whoever rewrites stays to be killed
+        fill_and_save(store)
+        killed: set[int] = set()
+        until = time.monotonic() + 3
+        while time.monotonic() < until:
+            for child in psutil.Process(server.pid).children():
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.kill()
+                    killed.add(child.pid)
+            time.sleep(0.01)
+        assert raw.info("persistence")["aof_last_bgrewrite_status"] == "err"
+        assert 1 <= len(killed) <= 2  # the second to find out whether it was chance
         raw.close()
         store.close()

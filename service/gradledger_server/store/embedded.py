@@ -114,10 +114,11 @@ class Embedded:
             log.warning("the embedded Valkey died and is started again", status=status)
 
     def _keep_tidy(self) -> None:
-        while not self._stopping.wait(LOOK_S):
+        pause_s = LOOK_S
+        while not self._stopping.wait(pause_s):
             with contextlib.suppress(RedisError, OSError):  # it may be about to end
                 if self._server is not None:
-                    self._server.compact_if_due()
+                    pause_s = self._server.compact_if_due()
 
     def _end(self) -> None:
         """Asks the present server to stop, and insists after a while."""

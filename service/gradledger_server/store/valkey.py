@@ -78,10 +78,15 @@ class Valkey:
             self._ask("CONFIG", "SET", "appendonly", "no")
             self._data_dir.remove_append_only_file()
 
-    def compact_if_due(self) -> None:
-        """Has the server write its file anew if most of it is needed no more; it goes on meanwhile."""
-        if compaction.is_due(self._info()):
+    def compact_if_due(self) -> float:
+        """Has the server write its file anew if most of it is needed no more; it goes on meanwhile.
+
+        Answers in how many seconds to look again.
+        """
+        info = self._info()
+        if compaction.is_due(info):
             self._ask("BGREWRITEAOF")
+        return compaction.pause_s(info)
 
     def _command(self) -> list[str]:
         settings = {
