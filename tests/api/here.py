@@ -11,16 +11,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import redis
 import uvicorn
+from starlette.responses import Response
 
+from gradledger_server.api.haste import Hasty, Told
 from gradledger_server.api.lane import Lane
 from gradledger_server.api.shortcut import Shortcut
 from gradledger_server.api.telemetry import Metrics
+from gradledger_server.api.whole import Whole
 from gradledger_server.server import configured
 from gradledger_server.settings import Settings
 from gradledger_server.store import open_store
+from tests.api.talk import SGD, Model
 from tests.service import Service
 
 
@@ -83,16 +88,38 @@ class Here(Service):
         return pid
 
     def _watch(self) -> None:
-        at_once, start = Lane.at_once, Shortcut._start
+        at_once, flying, start = Lane.at_once, Hasty.flying, Shortcut._start
 
-        def noting(lane: Lane, *arguments: object) -> bool:
-            taken = not self.patient and at_once(lane, *arguments)  # type: ignore[arg-type]
-            self.at_once.append(taken)
-            return taken
+        def noting(lane: Lane, request: Whole, told: Told) -> None:
+            def noted(response: Response | None) -> None:
+                if response is None or request.head.method == "GET":
+                    self.at_once.append(response is not None)
+                told(response)
+
+            if self.patient:
+                noted(None)
+            else:
+                at_once(lane, request, noted)
+
+        def leaving(hasty: Hasty) -> bool:
+            if flies := flying(hasty):
+                self.at_once.append(True)
+            return flies
 
         def counting(shortcut: Shortcut, work: object) -> None:
             self.tasks += 1
             start(shortcut, work)  # type: ignore[arg-type]
 
         self._patch.setattr(Lane, "at_once", noting)
+        self._patch.setattr(Hasty, "flying", leaving)
         self._patch.setattr(Shortcut, "_start", counting)
+
+
+def prepared(here: Here, name: str) -> Model:
+    """A new model whose latest parameters the service knows without asking."""
+    model = Model(here, name).create({"b": {"values": [1.0, 2.0, 3.0], "dtype": "F64"}}, SGD)
+    assert model.push_bytes({"b": np.ones(3)}, "worker=before&sequence=1").status == 200
+    assert model.pull()["b"] == [0.0, 1.0, 2.0]
+    here.at_once.clear()
+    here.tasks = 0
+    return model

@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,34 +16,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from tests.api.here import Here
+from tests.api.here import Here, prepared
 from tests.api.talk import SGD, Model, head, say
 from tests.api.test_shortcut import GRADIENT, SAID, asked, pushed
 from tests.api.test_timing import ALWAYS, told
 from tests.service import SAFETENSORS, Service
 
 PULSE_S = 0.05  # long enough for a request to come as far as it can
-
-
-@pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Here]:
-    with Here(tmp_path_factory.mktemp("here")) as running:
-        yield running
-
-
-@pytest.fixture
-def ready(here: Here, new: Model) -> Model:
-    """A model whose latest parameters are known without asking."""
-    return prepared(here, new.name)
-
-
-def prepared(here: Here, name: str) -> Model:
-    model = Model(here, name).create({"b": {"values": [1.0, 2.0, 3.0], "dtype": "F64"}}, SGD)
-    assert model.push_bytes(GRADIENT, "worker=before&sequence=1").status == 200
-    assert model.pull()["b"] == [0.0, 1.0, 2.0]
-    here.at_once.clear()
-    here.tasks = 0
-    return model
 
 
 # -- the same answers ----------------------------------------------------------------------------
@@ -240,24 +219,6 @@ def test_the_push_of_a_client_that_hung_up_counts_once(here: Here, ready: Model)
     assert again.receipt["replayed"]
     assert ready.pull()["b"] == [-1.0, 0.0, 1.0]
     assert ready.describe()["step"] == 2
-
-
-def test_many_clients_push_at_once_and_each_gets_its_own_answer(here: Here, ready: Model) -> None:
-    lines = [socket.create_connection(("127.0.0.1", here.port), timeout=10) for _ in range(20)]
-    with here.holding():
-        for number, line in enumerate(lines):
-            line.sendall(pushed(ready, GRADIENT, f"?worker=w{number}&sequence=1"))
-        time.sleep(PULSE_S)
-    steps = []
-    for number, line in enumerate(lines):
-        (answer,) = answers(line, 1)
-        assert b'"worker":"w%d"' % number in answer
-        steps.append(int(re.findall(rb'"step":(\d+)', answer)[0]))
-        body = answer.partition(b"\r\n\r\n")[2]
-        assert load(body)["b"].tolist() == [1.0 - steps[-1], 2.0 - steps[-1], 3.0 - steps[-1]]
-        line.close()
-    assert sorted(steps) == list(range(2, 22))
-    assert here.at_once == [True] * 20
 
 
 def test_what_is_sent_behind_a_push_in_the_air_is_answered_behind_it(here: Here, ready: Model) -> None:

@@ -14,6 +14,7 @@ from safetensors.numpy import load, save
 from starlette.responses import Response
 
 from gradledger_server.api.gate import EARNED_S, PIECE_BYTES, Gate
+from gradledger_server.api.haste import Told
 from gradledger_server.api.lane import Lane
 from gradledger_server.api.responses import Parts
 from gradledger_server.api.shortcut import Shortcut
@@ -38,8 +39,8 @@ class Line:
         self.begins = self.ends = self.note = lambda *_: None
         self.shortcut = Shortcut(self, self)  # type: ignore[arg-type]
 
-    def at_once(self, *_: object) -> bool:
-        return False
+    def at_once(self, _: object, told: Told) -> None:
+        told(None)
 
     async def serve(self, _: object) -> Response:
         return Parts([b"header", bytes(LARGE)], SAFETENSORS, {})

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from gradledger_server.replica import Answer, Hot, listed, plateaus
-from tests.replica.sky import PULSE_S, SGD, Ear, Sky, down, fly
+from tests.replica.sky import PULSE_S, SGD, Ear, Heard, Sky, down, fly
 from tests.replica.world import state_digest
 
 # -- nothing is seen -----------------------------------------------------------------------------
@@ -158,6 +158,44 @@ def test_each_is_answered_in_its_turn_with_the_step_it_made() -> None:
         assert sky.free
 
     fly(story)
+
+
+def test_those_of_one_turn_leave_before_the_first_is_applied() -> None:
+    async def story(sky: Sky) -> None:
+        heard = [sky.hasten(worker, 1) for worker in "abc"]
+        assert (sky.log.posted, sky.hot.model.step) == (3, 0)
+        await asyncio.sleep(0)
+        assert sky.hot.model.step == 3
+        for _ in heard:
+            sky.log.say()
+        await down(*heard)
+
+    fly(story)
+
+
+def test_a_push_sent_twice_in_one_turn_is_in_the_air_once() -> None:
+    async def story(sky: Sky) -> None:
+        heard = sky.hasten("a", 1)
+        assert not sky.mailbox.hasten(sky.draft("a", 1), Ear(lambda _: None))
+        sky.log.say()
+        await down(heard)
+        assert (sky.log.posted, sky.sum) == (1, 1)
+
+    fly(story)
+
+
+def test_where_a_bound_looks_at_the_step_it_looks_behind_those_in_the_air() -> None:
+    async def story(sky: Sky) -> None:
+        heard: list[Heard] = [[], []]
+        for index, worker in enumerate("ab"):
+            assert sky.mailbox.hasten(sky.draft(worker, 1, base=0), Ear(heard[index].append))
+        assert not sky.mailbox.hasten(sky.draft("c", 1, base=0), Ear(lambda _: None)), "two steps behind"
+        for _ in heard:
+            sky.log.say()
+        await down(*heard)
+
+    bounded = {"optimizer": SGD, "sync": {"mode": "async", "staleness": {"max": 1}}}
+    fly(story, spec=bounded)
 
 
 def noting(order: list[int], index: int) -> Callable[[object], None]:

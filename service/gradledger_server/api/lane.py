@@ -15,9 +15,10 @@ from fastapi.routing import APIRoute
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gradledger_server.api import gradients, haste, parameters, problems
+from gradledger_server.api import gradients, parameters, problems
 from gradledger_server.api.context import Context
 from gradledger_server.api.gate import Gate, to_puller, to_pusher
+from gradledger_server.api.haste import Haste, Told
 from gradledger_server.api.telemetry import Metrics
 from gradledger_server.api.whole import Whole
 from gradledger_server.errors import GradledgerError
@@ -38,6 +39,7 @@ class Lane:
     def __init__(self, app: FastAPI, metrics: Metrics) -> None:
         self.app, self._metrics = app, metrics
         self.gate = Gate()
+        self._haste = Haste()
         declared = (
             route for module in MODULES for route in module.router.routes if isinstance(route, APIRoute)
         )
@@ -72,13 +74,14 @@ class Lane:
         head = request.head
         return await self._answer(self._routes[head.method, head.kind].endpoint, request, head.model)
 
-    def at_once(self, request: Whole, told: Callable[[Response], None]) -> bool:
+    def at_once(self, request: Whole, told: Told) -> None:
         """Serves a usual request without a task, if nothing is in the way: `told` gets the answer, perhaps
-        before this returns. False, and nothing done, if it needs `serve`."""
+        before this returns. None instead of one: nothing was done, and it needs `serve`."""
         context: Context = self.app.state.context
         if request.head.kind == "gradients":
-            return haste.push(request, context, told)
-        return parameters.pull_at_once(request, context, told)
+            self._haste.push(request, context, told)
+        elif not parameters.pull_at_once(request, context, told):
+            told(None)
 
     def note(self, request: Whole, status: int, seconds: float) -> None:
         """Counts such a request, once its answer is on its way."""

@@ -101,11 +101,13 @@ class Shortcut:
     def _begin(self, request: Whole) -> None:
         self._request, self._began = request, time.perf_counter()
         self._parser.begins()
-        if not self._lane.at_once(request, partial(self._told, request)):
-            self._start(self._serve(request))
+        self._lane.at_once(request, partial(self._told, request))
 
-    def _told(self, request: Whole, response: Response) -> None:
+    def _told(self, request: Whole, response: Response | None) -> None:
         """The answer to what was served at once leaves at once if it is small, else as `_finish` sends it."""
+        if response is None:
+            self._start(self._serve(request))
+            return
         if not request.hung_up:
             head, *parts = self._laid_out(response, request.request_id)
             if parts or self._parser.flow.write_paused:

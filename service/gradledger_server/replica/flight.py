@@ -19,6 +19,7 @@ from typing import Protocol
 from weakref import WeakMethod
 
 from gradledger_server.errors import GradledgerError
+from gradledger_server.machine.receipts import identity_of
 from gradledger_server.replica.answers import Answer
 from gradledger_server.replica.draft import Draft
 from gradledger_server.replica.hot import Hot
@@ -55,7 +56,7 @@ class Flight:
         self._heard = WeakMethod(heard)  # a model goes with its last user, and needs no collector
         self._loop = asyncio.get_running_loop()
         self._air: deque[Flown] = deque()
-        self._last: Flown | None = None  # posted and not applied yet
+        self._ahead: dict[str | None, Flown] = {}  # posted and not applied yet, by who sent it
         self._strays: list[tuple[Flown, Outcome | GradledgerError]] = []
         self._search: asyncio.Task[None] | None = None
 
@@ -72,10 +73,12 @@ class Flight:
 
     def push(self, draft: Draft, listener: Listener) -> bool:
         """Sends the push on its way. False: it is not for here, and nothing was done."""
-        self._apply()
+        if self._ahead and self._follows(draft):
+            self._apply()
         if not self._takes(draft):
             return False
-        flown = Flown(draft, self._hot.foresight.foresee(draft), listener)
+        behind = self._air[-1].foreseen if self._air else None
+        flown = Flown(draft, self._hot.foresight.foresee(draft, behind), listener)
         draft.laps.end("queue")
         if not self._log.post(self._hot.epoch, draft.wish(), partial(self._land, flown)):
             if not self._air:
@@ -83,9 +86,15 @@ class Flight:
             return False
         draft.laps.end("append")
         self._air.append(flown)
-        self._last = flown
-        self._loop.call_soon(self._apply)  # when what was posted has left
+        if not self._ahead:
+            self._loop.call_soon(self._apply)  # when what was posted has left
+        self._ahead[identity_of(draft.push)] = flown
         return True
+
+    def _follows(self, draft: Draft) -> bool:
+        """Whether what is to be said of the push depends on those that are not applied yet."""
+        bounded = self._hot.model.rounds.policy.staleness.max is not None
+        return bounded or identity_of(draft.push) in self._ahead
 
     def _takes(self, draft: Draft) -> bool:
         """Whether nothing can be said against the push; then the lock is held."""
@@ -102,19 +111,18 @@ class Flight:
         return False
 
     def _apply(self) -> None:
-        """Applies what was posted last, while the server is at work on it."""
-        flown, self._last = self._last, None
-        if flown is None:
-            return
-        try:
-            flown.answer = self._hot.ahead(flown.draft, flown.foreseen)
-        except Exception:
-            self._quick.doubt()  # nothing follows; once the log has spoken, the state is played anew
-        else:
+        """Applies what was posted, while the server is at work on it."""
+        ahead, self._ahead = self._ahead, {}
+        for flown in ahead.values():
+            try:
+                flown.answer = self._hot.ahead(flown.draft, flown.foreseen)
+            except Exception:
+                self._quick.doubt()  # nothing follows; once the log has spoken, the state is played anew
+                return
             flown.listener.foresee(flown.answer)
 
     def _land(self, flown: Flown, outcome: Outcome | GradledgerError) -> None:
-        if self._last is flown:
+        if flown.answer is None:
             self._apply()
         self._air.popleft()
         if flown.answer is None or self._strays or outcome != flown.foreseen:

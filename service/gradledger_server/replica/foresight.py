@@ -15,7 +15,7 @@ from gradledger_server.machine.receipts import identity_of
 from gradledger_server.replica.answers import Answer
 from gradledger_server.replica.draft import Draft
 from gradledger_server.replica.laps import Laps
-from gradledger_server.replica.playback import Playback
+from gradledger_server.replica.playback import Playback, chained
 from gradledger_server.replica.published import Published, touched_rows
 from gradledger_server.store.contract import Appended
 
@@ -37,9 +37,11 @@ class Foresight:
             return True
         return push.worker is not None and push.sequence == self._playback.model.receipts.last(identity) + 1
 
-    def foresee(self, draft: Draft) -> Appended:
-        """What the log will say of such a push."""
-        return Appended(self._playback.applied + 1, self._playback.chain_with(draft.record))
+    def foresee(self, draft: Draft, behind: Appended | None = None) -> Appended:
+        """What the log will say of such a push, `behind` another that is not applied yet."""
+        playback = self._playback
+        offset, chain = (behind.offset, behind.chain) if behind else (playback.applied, playback.chain)
+        return Appended(offset + 1, chained(chain, draft.record))
 
     def apply(self, draft: Draft, foreseen: Appended, publish: Publish) -> Answer:
         """Makes the step, and the answer that will be true then. Raises ModelQuarantined."""

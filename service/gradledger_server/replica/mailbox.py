@@ -59,7 +59,7 @@ class Mailbox:
 
     def hasten(self, draft: Draft, listener: Listener) -> bool:
         """The same without a task, if nothing is in the way. False: nothing was done."""
-        return self.hastens and self._flight.push(draft, listener)
+        return self._draining is None and self._flight.push(draft, listener)
 
     @property
     def hastens(self) -> bool:

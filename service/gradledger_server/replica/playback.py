@@ -29,6 +29,11 @@ ATTEMPTS = 10  # to load a snapshot while other replicas publish newer ones
 BROKEN = "broken"  # no log has this chain
 
 
+def chained(chain: str, record: Record) -> str:
+    """The chain of a log with this record behind it."""
+    return hashlib.sha1(chain.encode() + record.meta, usedforsecurity=False).hexdigest()
+
+
 class Diverged(Exception):
     """The log is not the one this state was played from: the server was rolled back."""
 
@@ -101,10 +106,6 @@ class Playback:
         """The state may be of no log: it is played anew."""
         self.chain = BROKEN
 
-    def chain_with(self, record: Record) -> str:
-        """The chain of the log with this record behind it."""
-        return hashlib.sha1(self.chain.encode() + record.meta, usedforsecurity=False).hexdigest()
-
     def play_ahead(self, logged: Logged, draft: Draft) -> Receipt:
         """Applies a push that will be the next entry, with the chain that it will have."""
         receipt = self._advance(logged, draft)
@@ -142,7 +143,7 @@ class Playback:
                 self._apply(logged)
 
     def _apply(self, logged: Logged, draft: Draft | None = None) -> None:
-        if logged.offset != self.applied + 1 or logged.chain != self.chain_with(logged.record):
+        if logged.offset != self.applied + 1 or logged.chain != chained(self.chain, logged.record):
             raise Diverged
         receipt = self._advance(logged, draft)
         if receipt is not None:

@@ -1,0 +1,94 @@
+"""Many small pushes in one turn of the loop: they go from stop to stop together, and each is itself."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+import numpy as np
+import pytest
+from safetensors.numpy import load, save
+from starlette.responses import Response
+
+from gradledger_server.api.haste import TOGETHER, Hasty
+from tests.api.here import Here
+from tests.api.talk import Model
+from tests.api.test_at_once import PULSE_S, answers
+from tests.api.test_shortcut import GRADIENT, pushed
+
+
+@contextmanager
+def lines_to(here: Here, count: int) -> Iterator[Sequence[socket.socket]]:
+    with ExitStack() as opened:
+        address = ("127.0.0.1", here.port)
+        yield [opened.enter_context(socket.create_connection(address, timeout=10)) for _ in range(count)]
+
+
+@pytest.mark.parametrize("count", [20, 3 * TOGETHER + 1])
+def test_many_clients_push_at_once_and_each_gets_its_own_answer(here: Here, ready: Model, count: int) -> None:
+    steps = []
+    with lines_to(here, count) as lines:
+        with here.holding():
+            for number, line in enumerate(lines):
+                line.sendall(pushed(ready, GRADIENT, f"?worker=w{number}&sequence=1"))
+            time.sleep(PULSE_S)
+        for number, line in enumerate(lines):
+            (answer,) = answers(line, 1)
+            assert b'"worker":"w%d"' % number in answer
+            steps.append(int(re.findall(rb'"step":(\d+)', answer)[0]))
+            body = answer.partition(b"\r\n\r\n")[2]
+            assert load(body)["b"].tolist() == [1.0 - steps[-1], 2.0 - steps[-1], 3.0 - steps[-1]]
+    assert sorted(steps) == list(range(2, 2 + count))
+    assert here.at_once == [True] * count
+
+
+def test_of_many_at_once_those_that_must_take_the_long_way_do_and_the_others_go(
+    here: Here, ready: Model
+) -> None:
+    """Each is at fault at another stop."""
+    faults = {
+        "worker=w0&sequence=1&weight=2": GRADIENT,
+        "worker=w1&sequence=1": save({"b": np.full(3, np.nan)}),
+        "worker=w2&sequence=1": save({"c": np.ones(3)}),
+        "worker=w3&sequence=5": GRADIENT,
+    }
+    said = {f"worker=f{number}&sequence=1": GRADIENT for number in range(8)} | faults
+    with lines_to(here, len(said)) as lines:
+        with here.holding():
+            for line, (query, body) in zip(lines, said.items(), strict=True):
+                line.sendall(pushed(ready, body, f"?{query}"))
+            time.sleep(PULSE_S)
+        told = [int(answers(line, 1)[0].split()[1]) for line in lines]
+    assert told == [200] * 8 + [200, 422, 422, 409]
+    assert sorted(here.at_once) == [False] * 4 + [True] * 8
+    assert ready.describe()["step"] == 10
+
+
+def test_one_that_cannot_be_told_keeps_nobody_from_hearing(
+    here: Here, ready: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell, heard = Hasty.tell, 0
+    broken: list[Hasty] = []
+
+    def failing(hasty: Hasty, response: Response | None) -> None:
+        if not broken:
+            broken.append(hasty)
+            raise RuntimeError("no way to tell")
+        tell(hasty, response)
+
+    with lines_to(here, 8) as lines:
+        with here.holding():
+            for number, line in enumerate(lines):
+                line.sendall(pushed(ready, GRADIENT, f"?worker=w{number}&sequence=1"))
+            time.sleep(PULSE_S)
+            monkeypatch.setattr(Hasty, "tell", failing)
+        for line in lines:
+            line.settimeout(0.5)
+            with contextlib.suppress(TimeoutError):
+                heard += line.recv(1 << 16).startswith(b"HTTP/1.1 200")
+    assert (len(broken), heard) == (1, 7)
+    assert ready.describe()["step"] == 9
