@@ -146,19 +146,20 @@ class Hasty:
 
     def read(self) -> bool:
         """Whether its tensors can be read."""
-        with contextlib.suppress(Exception):
+        try:
             self._tensors = safetensors.decode(self._request.whole)
-            return True
-        return False
+        except Exception:
+            return False
+        return True
 
     def measured(self) -> bool:
         """Whether they are a gradient of the model."""
-        with contextlib.suppress(Exception):
-            self._draft = self._served.replica.draft(
-                self._mailbox, self._tensors, named(self._usual), self._laps
-            )
-            return True
-        return False
+        sender, replica = named(self._usual), self._served.replica
+        try:
+            self._draft = replica.draft(self._mailbox, self._tensors, sender, self._laps)
+        except Exception:
+            return False
+        return True
 
     def flying(self) -> bool:
         """Whether it is on its way to the log."""

@@ -21,6 +21,7 @@ from gradledger_server.api.whole import Head, Whole, head_of
 
 JOINED_BYTES = 64 << 10  # up to here copying a body is cheaper than sending it apart from its head
 
+_CLOSE = (b"connection", b"close")
 _STATUS_LINES = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
 }
@@ -156,10 +157,10 @@ class Shortcut:
         parts: Sequence[bytes | memoryview] = (
             response.parts if isinstance(response, Parts) else (bytes(response.body),)
         )
+        headers = [*self._parser.default_headers, *response.raw_headers]
+        self._last = self._last or _CLOSE in headers
         lines = [_STATUS_LINES[response.status_code]]
-        for name, value in (*self._parser.default_headers, *response.raw_headers):
-            lines += (name, b": ", value, b"\r\n")
-            self._last = self._last or (name == b"connection" and value == b"close")
+        lines += [b"%b: %b\r\n" % header for header in headers]
         lines.append(b"x-request-id: %b\r\n\r\n" % request_id.encode())
         if len(parts) == 1 and len(parts[0]) <= JOINED_BYTES:
             lines.append(parts[0])  # type: ignore[arg-type]  # bytes join views as well

@@ -6,6 +6,7 @@ Each is worked out by the same operations on the same float64 as `Program.evalua
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from operator import itemgetter
 
 from gradledger_server.kernels.operations import OPERATIONS
 from gradledger_server.kernels.trace import Program, Scalar
@@ -30,7 +31,7 @@ def _fold(scalar: Scalar | float, known: Mapping[str, float]) -> float | Open:
         return float(scalar)
     if not scalar.operands:
         name = scalar.name
-        return float(known[name]) if name in known else lambda now: now[name]
+        return float(known[name]) if name in known else itemgetter(name)
     operation = OPERATIONS[scalar.name].host
     operands = [_fold(operand, known) for operand in scalar.operands]
     if all(isinstance(operand, float) for operand in operands):

@@ -40,7 +40,7 @@ def answer_of(
         receipt = receipt or draft.known(playback.model)
     except GradledgerError as reused:
         return reused
-    if receipt is None and isinstance(result, Appended) and draft.nameless:
+    if receipt is None and isinstance(result, Appended) and draft.identity is None:
         receipt = draft.bare_receipt(playback.model, result.offset)
     if receipt is None and draft.push.key is not None:  # it was just forgotten, and is new the next time
         return refusal(playback.name, result)

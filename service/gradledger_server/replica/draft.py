@@ -31,8 +31,10 @@ class Sender(NamedTuple):
 
 
 class Draft(NamedTuple):
-    """A push not yet in the log: its entry, its gradient laid over the arenas, its record, its stopwatch."""
+    """A push not yet in the log: who names it, its entry, its gradient laid over the arenas, its record, its
+    stopwatch."""
 
+    identity: str | None  # None: neither a worker nor a key
     push: Push
     gradient: Gradient
     record: Record
@@ -40,21 +42,14 @@ class Draft(NamedTuple):
 
     def wish(self, expected: str | None = None) -> Append:
         """What to ask of the store; `expected` makes it a compare-and-set on the log's chain."""
-        identity = identity_of(self.push)
-        sequence = None if identity is None else self.push.sequence or 1
-        return Append(self.record, identity=identity, sequence=sequence, expected=expected)
-
-    @property
-    def nameless(self) -> bool:
-        """Whether neither a worker nor a key names the push."""
-        return identity_of(self.push) is None
+        sequence = None if self.identity is None else self.push.sequence or 1
+        return Append(self.record, identity=self.identity, sequence=sequence, expected=expected)
 
     def known(self, model: Model) -> Receipt | None:
         """The receipt if the model has this push already; raises SequenceReused if it had another body."""
-        identity = identity_of(self.push)
-        if identity is None:
+        if self.identity is None:
             return None
-        return model.receipts.find(identity, self.push.sequence or 1, self.push.digest)
+        return model.receipts.find(self.identity, self.push.sequence or 1, self.push.digest)
 
     def bare_receipt(self, model: Model, offset: int) -> Receipt:
         """What is left to say when a snapshot from elsewhere already holds this push and nothing names it."""
@@ -117,4 +112,4 @@ def draft(
         at_ms=at_ms,
         zeroed=zeroed,
     )
-    return Draft(push, gradient, push_record(push), laps or Laps())
+    return Draft(identity_of(push), push, gradient, push_record(push), laps or Laps())

@@ -19,7 +19,6 @@ from typing import Protocol
 from weakref import WeakMethod
 
 from gradledger_server.errors import GradledgerError
-from gradledger_server.machine.receipts import identity_of
 from gradledger_server.replica.answers import Answer
 from gradledger_server.replica.draft import Draft
 from gradledger_server.replica.hot import Hot
@@ -79,28 +78,26 @@ class Flight:
             return False
         behind = self._air[-1].foreseen if self._air else None
         flown = Flown(draft, self._hot.foresight.foresee(draft, behind), listener)
-        draft.laps.end("queue")
         if not self._log.post(self._hot.epoch, draft.wish(), partial(self._land, flown)):
             if not self._air:
                 self._hot.lock.give()
             return False
-        draft.laps.end("append")
         self._air.append(flown)
         if not self._ahead:
             self._loop.call_soon(self._apply)  # when what was posted has left
-        self._ahead[identity_of(draft.push)] = flown
+        self._ahead[draft.identity] = flown
         return True
 
     def _follows(self, draft: Draft) -> bool:
         """Whether what is to be said of the push depends on those that are not applied yet."""
         bounded = self._hot.model.rounds.policy.staleness.max is not None
-        return bounded or identity_of(draft.push) in self._ahead
+        return bounded or draft.identity in self._ahead
 
     def _takes(self, draft: Draft) -> bool:
         """Whether nothing can be said against the push; then the lock is held."""
         hot = self._hot
         small, next_one = draft.record.payload.nbytes <= SMALL_BYTES, hot.foresight.is_next(draft)
-        if not (self.open and small and next_one) or draft.nameless:
+        if not (self.open and small and next_one) or draft.identity is None:
             return False
         if not self._air and not hot.lock.take():
             return False

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from gradledger_server.entries import Logged
-from gradledger_server.machine.receipts import identity_of
 from gradledger_server.replica.answers import Answer
 from gradledger_server.replica.draft import Draft
 from gradledger_server.replica.laps import Laps
@@ -32,7 +31,7 @@ class Foresight:
 
     def is_next(self, draft: Draft) -> bool:
         """Whether the push is new, so far as the model knows: its worker's next, or nameless."""
-        push, identity = draft.push, identity_of(draft.push)
+        push, identity = draft.push, draft.identity
         if identity is None:
             return True
         return push.worker is not None and push.sequence == self._playback.model.receipts.last(identity) + 1

@@ -204,7 +204,7 @@ class Replica:
         else:
             answer = await mailbox.push(push)
         push.laps.end("queue")  # the way back
-        if wait_s and answer.receipt.fate == WAITING and not push.nameless:
+        if wait_s and answer.receipt.fate == WAITING and push.identity is not None:
             answer = await mailbox.settled(push, answer, wait_s)
             push.laps.end("wait")
         self.shelf.save_if_due(mailbox)
