@@ -43,7 +43,7 @@ class Line:
         told(None)
 
     async def serve(self, _: object) -> Response:
-        return Parts([b"header", bytes(LARGE)], SAFETENSORS, {})
+        return Parts([b"header", bytes(LARGE)], SAFETENSORS)
 
     def write(self, data: bytes) -> None:
         assert len(data) <= PIECE_BYTES
@@ -101,10 +101,10 @@ def a_lane(gate: Gate, pushed: asyncio.Event) -> Lane:
 
     async def push(*_: object) -> Response:
         await pushed.wait()
-        return Parts([bytes(LARGE)], SAFETENSORS, {})
+        return Parts([bytes(LARGE)], SAFETENSORS)
 
     async def pull(*_: object) -> Response:
-        return Parts([bytes(LARGE)], SAFETENSORS, {})
+        return Parts([bytes(LARGE)], SAFETENSORS)
 
     lane = Lane(FastAPI(), Metrics())
     lane.gate, lane.app.state.context = gate, None

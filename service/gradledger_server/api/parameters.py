@@ -113,7 +113,7 @@ async def upload(request: Request, model: ModelName, served: Served) -> Response
 
     published = await served.replica.on(model, work)
     members = {"step": published.step, "etag": published.etag, "missing": sorted(published.missing)}
-    return responses.json(members, headers={"ETag": published.etag})
+    return responses.json(members, fields=[(b"etag", published.etag.encode())])
 
 
 async def read_tensors(request: Request, mailbox: Mailbox, served: Context) -> Tensors:

@@ -17,9 +17,10 @@ from gradledger_server.replica import Answer, Published, Receipt, TableRows
 from gradledger_server.wire import json_form, safetensors
 
 JSON_ANSWER_BYTES = 4 << 20  # of tensors; as text they are about five times as many
-
-
 JOINED_BYTES = 64 << 10  # up to here copying a piece is cheaper than sending it alone
+
+Fields = Sequence[tuple[bytes, bytes]]  # headers as they go over the wire, their names in lower case
+_OF_ANY_STEP: Fields = ((b"vary", b"Accept"), (b"cache-control", b"no-cache"))
 
 
 class Parts(Response):
@@ -28,16 +29,15 @@ class Parts(Response):
     The transport keeps the pieces alive until the last byte has left.
     """
 
-    def __init__(self, parts: Sequence[Any], media_type: str, headers: Mapping[str, str]) -> None:
-        self.parts = _joined([memoryview(part) for part in parts])
+    def __init__(self, parts: Sequence[Any], media_type: str, fields: Fields = ()) -> None:
+        views = [memoryview(part) for part in parts]
+        nbytes = sum([view.nbytes for view in views])
+        self.parts = [memoryview(b"".join(views))] if nbytes <= JOINED_BYTES else _joined(views)
         self.status_code = 200
         self.background = None
         self.body = b""
-        nbytes = sum(part.nbytes for part in self.parts)
-        self.raw_headers = [(b"content-type", media_type.encode()), (b"content-length", b"%d" % nbytes)]
-        self.raw_headers += [
-            (name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()
-        ]
+        length = b"%d" % nbytes
+        self.raw_headers = [(b"content-type", media_type.encode()), (b"content-length", length), *fields]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
@@ -49,8 +49,6 @@ class Parts(Response):
 
 def _joined(parts: Sequence[memoryview]) -> list[memoryview]:
     """The same bytes, small neighbours as one piece."""
-    if sum(part.nbytes for part in parts) <= JOINED_BYTES:
-        return [memoryview(b"".join(parts))]
     joined: list[memoryview] = []
     for small, run in groupby(parts, lambda part: part.nbytes <= JOINED_BYTES):
         pieces = list(run)
@@ -58,14 +56,18 @@ def _joined(parts: Sequence[memoryview]) -> list[memoryview]:
     return joined
 
 
-def json(members: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+def json(members: Mapping[str, Any], status: int = 200, fields: Fields = ()) -> Response:
     """A JSON answer; arrays become nested lists with the shortest digits that give the same bits back."""
-    return Response(json_form.render(members), status, headers, media_type=JSON)
+    response = Response(json_form.render(members), status, media_type=JSON)
+    response.raw_headers += fields
+    return response
 
 
 def not_modified(published: Published, view: str) -> Response:
     """304: the client has this version of the view."""
-    return Response(None, 304, headers=_version(published) | {"etag": published.etag_of(view)})
+    response = Response(None, 304)
+    response.raw_headers += version(published, view)
+    return response
 
 
 def choose_form(request: Request, nbytes: int, default: Form) -> Chosen:
@@ -78,21 +80,20 @@ def choose_form(request: Request, nbytes: int, default: Form) -> Chosen:
 
 def parameters(published: Published, chosen: Chosen) -> Response:
     """One step's parameters in the form chosen."""
-    form, media_type = chosen
+    (form, media_type), fields = chosen, [*version(published), *_left_out(published)]
     if form == "json":
         members = {"step": published.step, "parameters": published.arrays()}
-        return json(members, headers=_version(published) | _left_out(published))
-    headers = _version(published) | _left_out(published)
-    return Parts([published.header, published.block], media_type, headers)
+        return json(members, fields=fields)
+    return Parts([published.header, published.block], media_type, fields)
 
 
 def rows(published: Published, read: TableRows, chosen: Chosen) -> Response:
     """Rows of one table at one step."""
     form, media_type = chosen
     if form == "json":
-        return json({"step": published.step, "parameters": read.arrays()}, headers=_version(published))
+        return json({"step": published.step, "parameters": read.arrays()}, fields=version(published))
     shaped, parts = _laid_out((read,))
-    return Parts([safetensors.header(shaped), *parts], media_type, _version(published))
+    return Parts([safetensors.header(shaped), *parts], media_type, version(published))
 
 
 def tensor(published: Published, name: str, chosen: Chosen) -> Response:
@@ -100,42 +101,44 @@ def tensor(published: Published, name: str, chosen: Chosen) -> Response:
     array = published.array(name)
     form, media_type = chosen
     if form == "json":
-        return json({"step": published.step, "parameters": {name: array}}, headers=_version(published))
+        return json({"step": published.step, "parameters": {name: array}}, fields=version(published))
     place = published.layout.by_name[name].tensor
     header = safetensors.header([(name, place.dtype, place.shape)])
-    return Parts([header, array.reshape(-1).view("u1")], media_type, _version(published))
+    return Parts([header, array.reshape(-1).view("u1")], media_type, version(published))
 
 
 def pushed(answer: Answer, chosen: Chosen | None) -> Response:
     """The receipt, and the new parameters in the form chosen, if any."""
     published = answer.published
     receipt = receipt_members(answer)
-    headers = _version(published) | ({"Idempotent-Replayed": "true"} if answer.replayed else {})
+    fields = version(published)
+    if answer.replayed:
+        fields.append((b"idempotent-replayed", b"true"))
     if chosen is None:
-        headers["Preference-Applied"] = "return=minimal"
-        return json({"receipt": receipt, "step": published.step}, headers=headers)
+        fields.append((b"preference-applied", b"return=minimal"))
+        return json({"receipt": receipt, "step": published.step}, fields=fields)
     form, media_type = chosen
     if form == "json":
         arrays = published.arrays()
         for read in answer.rows:
             arrays |= read.arrays()
-        return json({"receipt": receipt, "step": published.step, "parameters": arrays}, headers=headers)
-    headers["receipt"] = orjson.dumps(receipt).decode()
+        return json({"receipt": receipt, "step": published.step, "parameters": arrays}, fields=fields)
+    fields.append((b"receipt", orjson.dumps(receipt)))
     if not answer.rows:
-        return Parts([published.header, published.block], media_type, headers)
+        return Parts([published.header, published.block], media_type, fields)
     shaped, parts = _laid_out(answer.rows)
     header = safetensors.header([*published.layout.signature, *shaped])
-    return Parts([header, published.block, *parts], media_type, headers)
+    return Parts([header, published.block, *parts], media_type, fields)
 
 
 def waiting(answer: Answer, model: str) -> Response:
     """202: the push is in the log and waits for others. `Location` tells its fate later."""
-    headers = _version(answer.published)
+    fields = version(answer.published)
     if answer.receipt.worker is not None:
         name = f"{quote(answer.receipt.worker, safe='')}/{answer.receipt.sequence}"
-        headers["Location"] = f"/v1/models/{quote(model, safe='')}/receipts/{name}"
+        fields.append((b"location", f"/v1/models/{quote(model, safe='')}/receipts/{name}".encode()))
     members = {"receipt": receipt_members(answer), "step": answer.published.step}
-    return json(members, status=202, headers=headers)
+    return json(members, status=202, fields=fields)
 
 
 def receipt_members(answer: Answer) -> dict[str, Any]:
@@ -178,11 +181,13 @@ def _laid_out(rows: Sequence[TableRows]) -> tuple[list[safetensors.Shaped], list
     return shaped, parts
 
 
-def _left_out(published: Published) -> dict[str, str]:
+def _left_out(published: Published) -> Fields:
     """Which tables a pull of all parameters leaves out, percent-encoded: their rows are asked for."""
     tables = published.layout.tables
-    return {"Tables": ", ".join(quote(name, safe="") for name in tables)} if tables else {}
+    return [(b"tables", ", ".join(quote(name, safe="") for name in tables).encode())] if tables else ()
 
 
-def _version(published: Published) -> dict[str, str]:
-    return {"etag": published.etag, "vary": "Accept", "cache-control": "no-cache"}
+def version(published: Published, view: str | None = None) -> list[tuple[bytes, bytes]]:
+    """Which step's parameters these are, or which of a view of them, and how long a cache may believe it."""
+    etag = published.etag_of(view or published.view)
+    return [(b"etag", etag.encode()), *_OF_ANY_STEP]

@@ -9,7 +9,7 @@ from gradledger_server.api import documents
 from gradledger_server.api.context import ModelName, Served
 from gradledger_server.api.forms import form_but_json
 from gradledger_server.api.problems import responses as problems
-from gradledger_server.api.responses import Parts
+from gradledger_server.api.responses import Parts, version
 from gradledger_server.replica import Mailbox
 from gradledger_server.wire import safetensors
 
@@ -25,8 +25,7 @@ async def state(request: Request, model: ModelName, served: Served) -> Response:
         published, image = await served.replica.copy(mailbox)
         # Of 20,000 tensors with their slots the header alone takes a second.
         header = await served.replica.thread(lambda: safetensors.header(image.tensors))
-        headers = {"ETag": published.etag, "Vary": "Accept", "Cache-Control": "no-cache"}
-        return Parts([header, *image.parts], media_type, headers)
+        return Parts([header, *image.parts], media_type, version(published))
 
     answer: Response = await served.replica.on(model, work)
     return answer
