@@ -47,6 +47,15 @@ def test_a_power_does_not_depend_on_the_way_to_it(base: float) -> None:
             assert stepped == float(exact.power(decimal.Decimal(base), exponent))
 
 
+@pytest.mark.parametrize("base", [0.0, 0.1, 0.9, 1 - 2**-53, 1.0, 1e200])
+def test_a_series_has_the_bits_of_the_powers_it_is_of(base: float) -> None:
+    """Asked for the next, the same once more, one from before, one far away; and for what is too large."""
+    series, exact = powers.Series(base), decimal.Context(prec=120, Emin=-(10**17), Emax=10**17)
+    for exponent in (0, 1, 2, 2, 3, 7, 8, 3, 4, 5, 2500, 2501, 2501, 1, 2, 3):
+        wanted = 1.0 if exponent == 0 else float(exact.power(decimal.Decimal(base), exponent))
+        assert series(float(exponent)) == powers.power(base, float(exponent)) == wanted, exponent
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("size", [1, SIZE, PART_BYTES // 2 + 1])
 def test_a_bound_kernel_does_what_the_kernel_does(dtype: type, size: int) -> None:

@@ -40,9 +40,9 @@ class Receipt:
         """Takes the members this client knows, and keeps the others in `extra`."""
         if not isinstance(members, dict) or not {"fate", "step"} <= members.keys():
             raise MalformedAnswer(f"this is not a receipt: {members!r}")
-        known = {name: value for name, value in members.items() if name in _MEMBERS}
-        extra = {name: value for name, value in members.items() if name not in _MEMBERS}
-        return cls(**known, extra=extra, timing_ms=timing_ms or {})
+        extra = {name: members[name] for name in members.keys() - _MEMBERS}
+        known = {name: members[name] for name in members.keys() - extra.keys()} if extra else members
+        return cls(**known, extra=extra, timing_ms={} if timing_ms is None else timing_ms)
 
 
 _MEMBERS = {each.name for each in fields(Receipt)} - {"extra", "timing_ms"}

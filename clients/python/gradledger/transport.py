@@ -243,6 +243,8 @@ def _land(response: urllib3.BaseHTTPResponse, landing: Landing) -> None:
 def _whole(response: urllib3.BaseHTTPResponse, memory: Memory) -> NDArray[np.uint8]:
     if response.length_remaining is None:
         return _undeclared(response)
+    if response.length_remaining <= PIECE_BYTES:  # it comes in one piece: nothing has to be put together
+        return np.frombuffer(b"".join(_pieces(response, response.length_remaining)), np.uint8)
     received = memory.take(response.length_remaining)
     view, filled = received.data, 0
     for piece in _pieces(response, received.size):

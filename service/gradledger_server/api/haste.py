@@ -122,22 +122,19 @@ class Hasty:
     _mailbox: Mailbox
     _tensors: Tensors
     _draft: Draft
+    _answer: Answer | Exception
 
     def __init__(self, haste: Haste, request: Whole, served: Context, told: Told) -> None:
         self._haste, self._request, self._served, self._told = haste, request, served, told
         self._laps = Laps()
         self._foreseen: Answer | None = None
-        self._answer: Answer | Exception
         self._prepared: Response | None = None
 
     def recognised(self) -> bool:
         """Whether it says the usual to a model that is ready for it."""
         head, replica = self._request.head, self._served.replica
-        usual, chosen, mailbox = (
-            USUAL.fullmatch(head.query),
-            _chosen(self._request),
-            replica.shelf.at_hand(head.model),
-        )
+        usual, chosen = USUAL.fullmatch(head.query), _chosen(self._request)
+        mailbox = replica.shelf.at_hand(head.model)
         if usual is None or chosen is None or mailbox is None or not mailbox.hastens:
             return False
         self._usual, self._chosen, self._mailbox = usual, chosen, mailbox

@@ -5,10 +5,13 @@ Each is worked out by the same operations on the same float64 as `Program.evalua
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from operator import itemgetter
 
 from gradledger_server.kernels.operations import OPERATIONS
+from gradledger_server.kernels.powers import Series, power
 from gradledger_server.kernels.trace import Program, Scalar
 
 Now = Mapping[str, float]
@@ -19,11 +22,18 @@ class Folded:
     """`program.evaluate` for one set of hyperparameters: call it with the rest."""
 
     def __init__(self, program: Program, known: Mapping[str, float]) -> None:
-        self._scalars = [_fold(scalar, known) for scalar in program.scalars.values()]
+        scalars = [_fold(scalar, known) for scalar in program.scalars.values()]
+        self._known = [scalar if isinstance(scalar, float) else math.nan for scalar in scalars]
+        self._open = [
+            (place, scalar) for place, scalar in enumerate(scalars) if not isinstance(scalar, float)
+        ]
 
     def __call__(self, now: Now) -> list[float]:
         """The scalars a kernel needs."""
-        return [scalar if isinstance(scalar, float) else scalar(now) for scalar in self._scalars]
+        scalars = self._known.copy()
+        for at, scalar in self._open:
+            scalars[at] = scalar(now)
+        return scalars
 
 
 def _fold(scalar: Scalar | float, known: Mapping[str, float]) -> float | Open:
@@ -44,7 +54,8 @@ def _fold(scalar: Scalar | float, known: Mapping[str, float]) -> float | Open:
 def _of_two(operation: Callable[..., float], left: float | Open, right: float | Open) -> Open:
     if isinstance(left, float):
         assert not isinstance(right, float)
-        return lambda now: float(operation(left, right(now)))
+        of_right = Series(left) if operation is power else partial(operation, left)
+        return lambda now: float(of_right(right(now)))
     if isinstance(right, float):
         return lambda now: float(operation(left(now), right))
     return lambda now: float(operation(left(now), right(now)))

@@ -40,6 +40,28 @@ def power(base: float, exponent: float) -> float:
     return _nearest(*wide)
 
 
+class Series:
+    """`power` of one base for who asks for one after the other: the next one needs no looking up."""
+
+    def __init__(self, base: float) -> None:
+        self._base = base
+        self._latest: tuple[float, Wide, float] | None = None  # replaced as a whole: threads may share it
+
+    def __call__(self, exponent: float) -> float:
+        """The base to that power, the same bits."""
+        latest = self._latest
+        if latest is not None and exponent == latest[0]:
+            return latest[2]
+        if latest is None or exponent != latest[0] + 1.0:
+            found, kept = power(self._base, exponent), _latest.get((self._base, exponent))
+            self._latest = None if kept is None else (exponent, kept, found)
+            return found
+        wide = _times(latest[1], self._base)
+        found = _nearest(*wide)
+        self._latest = exponent, wide, found
+        return found
+
+
 def _wide(numerator: int, denominator: int) -> Wide:
     """The quotient, cut to 200 bits and more."""
     shift = max(0, _BITS + denominator.bit_length() - numerator.bit_length())

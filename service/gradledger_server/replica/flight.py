@@ -1,7 +1,7 @@
 """Small pushes that are applied while the log is still writing them down, answered when it has said so.
 
     post       3/6 log: the push is on its way to the server
-    apply      4/6 apply, meanwhile (foresight.py)
+    apply      4/6 apply, meanwhile (foresight.py), those of one turn of the loop together
     land       the server says what became of it: as foreseen, and the answer goes out
 
 Nobody sees anything of a push before the log has it: the model's lock is held as long as one is in the air,

@@ -10,7 +10,8 @@
     wait      only in a round: it waits for others' pushes
     respond   the answer is made, up to its head; the body travels after that
 
-Each lap ends where the next one begins, so they add up to the whole.
+Each lap ends where the next one begins, so they add up to the whole. What is done for several pushes together
+takes each of them as long.
 """
 
 from __future__ import annotations
