@@ -25,7 +25,7 @@ _LINE = re.compile(
 )
 T = TypeVar("T")
 
-_METHODS = {(b"GET", b"parameters"): "GET", (b"POST", b"gradients"): "POST"}
+_KINDS = {(b"GET", b"parameters"): ("GET", "parameters"), (b"POST", b"gradients"): ("POST", "gradients")}
 _UNUSUAL = ("transfer-encoding", "expect", "upgrade", "te", "trailer")
 
 
@@ -78,9 +78,9 @@ class Head:
     __slots__ = ("headers", "kind", "method", "model", "nbytes", "query", "start")
 
     def __init__(self, line: re.Match[bytes], headers: KnownHeaders, start: int, length: int) -> None:
-        self.method = _METHODS[line[1], line[3]]
-        self.model, self.kind = line[2].decode(), line[3].decode()
-        self.query = (line[4] or b"").decode()
+        method, model, kind, query = line.groups(b"")
+        self.method, self.kind = _KINDS[method, kind]
+        self.model, self.query = model.decode(), query.decode()
         self.headers, self.start, self.nbytes = headers, start, start + length
 
 
@@ -117,7 +117,7 @@ def head_of(data: bytes) -> Head | None:
     if not 0 < first < end:
         return None
     line = _LINE.fullmatch(data, 0, first)
-    if line is None or (line[1], line[3]) not in _METHODS:
+    if line is None or (line[1], line[3]) not in _KINDS:
         return None
     known = _headers(data[first + 2 : end])
     if known is None or (known[1] and line[1] == b"GET"):

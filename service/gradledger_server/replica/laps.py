@@ -17,6 +17,7 @@ takes each of them as long.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from time import perf_counter_ns
 from typing import Literal, get_args
 
@@ -43,7 +44,15 @@ class Laps:
     def header(self) -> str:
         """A Server-Timing field: the stops in the order of the travel, in milliseconds."""
         laps_ns = self._laps_ns
-        return ", ".join([f"{stop};dur={laps_ns[stop] / 1e6:.3f}" for stop in STOPS if stop in laps_ns])
+        stops, form = _form(tuple(laps_ns))
+        return form % tuple([laps_ns[stop] / 1e6 for stop in stops])
+
+
+@lru_cache(maxsize=64)
+def _form(ended: tuple[Stop, ...]) -> tuple[list[Stop], str]:
+    """These stops in the order of the travel, and what to fill in their milliseconds."""
+    stops = [stop for stop in STOPS if stop in ended]
+    return stops, ", ".join(f"{stop};dur=%.3f" for stop in stops)
 
 
 def end_all(laps: Iterable[Laps], stop: Stop) -> None:
