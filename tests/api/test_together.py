@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 import socket
 import time
@@ -91,4 +92,26 @@ def test_one_that_cannot_be_told_keeps_nobody_from_hearing(
             with contextlib.suppress(TimeoutError):
                 heard += line.recv(1 << 16).startswith(b"HTTP/1.1 200")
     assert (len(broken), heard) == (1, 7)
+    assert ready.describe()["step"] == 9
+
+
+def test_one_that_fails_in_no_foreseen_way_goes_the_long_way(
+    here: Here, ready: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured, broken = Hasty.measured, itertools.count()
+
+    def failing(hasty: Hasty) -> bool:
+        if next(broken) == 3:
+            raise MemoryError
+        return measured(hasty)
+
+    monkeypatch.setattr(Hasty, "measured", failing)
+    with lines_to(here, 8) as lines:
+        with here.holding():
+            for number, line in enumerate(lines):
+                line.sendall(pushed(ready, GRADIENT, f"?worker=w{number}&sequence=1"))
+            time.sleep(PULSE_S)
+        told = [answers(line, 1)[0].split()[1] for line in lines]
+    assert told == [b"200"] * 8
+    assert here.at_once.count(False) >= 1
     assert ready.describe()["step"] == 9

@@ -70,7 +70,7 @@ class Haste:
     def _arrive(self) -> None:
         going, self._arrived = self._arrived[:TOGETHER], self._arrived[TOGETHER:]
         for stop in (Hasty.recognised, Hasty.read, Hasty.measured, Hasty.flying):
-            going = [hasty for hasty in going if stop(hasty) or self._leave(hasty)]
+            going = [hasty for hasty in going if self._goes(hasty, stop)]
         if going:
             asyncio.get_running_loop().call_soon(self._prepare)  # when they have left and are applied
         if self._arrived:
@@ -88,10 +88,14 @@ class Haste:
         for hasty, response in concluded:
             self._tell(hasty, response)
 
-    def _leave(self, hasty: Hasty) -> bool:
-        """It goes the long way."""
-        self._tell(hasty, None)
-        return False
+    def _goes(self, hasty: Hasty, stop: Callable[[Hasty], bool]) -> bool:
+        try:
+            goes = stop(hasty)
+        except Exception:  # whatever it is, the long way says it
+            goes = False
+        if not goes:
+            self._tell(hasty, None)
+        return goes
 
     def _tell(self, hasty: Hasty, response: Response | None) -> None:
         self._present -= 1
@@ -142,20 +146,14 @@ class Hasty:
         return len(self._request.whole) <= self._served.limits.max_body_bytes
 
     def read(self) -> bool:
-        """Whether its tensors can be read."""
-        try:
-            self._tensors = safetensors.decode(self._request.whole)
-        except Exception:
-            return False
+        """Its tensors can be read, or it raises."""
+        self._tensors = safetensors.decode(self._request.whole)
         return True
 
     def measured(self) -> bool:
-        """Whether they are a gradient of the model."""
+        """They are a gradient of the model, or it raises."""
         sender, replica = named(self._usual), self._served.replica
-        try:
-            self._draft = replica.draft(self._mailbox, self._tensors, sender, self._laps)
-        except Exception:
-            return False
+        self._draft = replica.draft(self._mailbox, self._tensors, sender, self._laps)
         return True
 
     def flying(self) -> bool:
