@@ -9,6 +9,7 @@ so a replay needs neither clock nor luck.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -165,6 +166,11 @@ class Record(NamedTuple):
 
     meta: bytes
     payload: memoryview
+
+
+def chained(chain: str, record: Record) -> str:
+    """The chain of a log that had the other one before this record."""
+    return hashlib.sha1(chain.encode() + record.meta, usedforsecurity=False).hexdigest()
 
 
 class Logged(NamedTuple):

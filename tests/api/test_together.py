@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import re
 import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import load, save
-from starlette.responses import Response
 
 from gradledger_server.api.haste import TOGETHER, Hasty
+from gradledger_server.api.shortcut import Shortcut
 from tests.api.here import Here
 from tests.api.talk import Model
 from tests.api.test_at_once import PULSE_S, answers
@@ -69,29 +69,26 @@ def test_of_many_at_once_those_that_must_take_the_long_way_do_and_the_others_go(
     assert ready.describe()["step"] == 10
 
 
-def test_one_that_cannot_be_told_keeps_nobody_from_hearing(
+def test_one_that_cannot_be_told_is_hung_up_on_and_the_others_hear(
     here: Here, ready: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tell, heard = Hasty.tell, 0
-    broken: list[Hasty] = []
+    laid_out, broken = Shortcut._laid_out, itertools.count()
 
-    def failing(hasty: Hasty, response: Response | None) -> None:
-        if not broken:
-            broken.append(hasty)
-            raise RuntimeError("no way to tell")
-        tell(hasty, response)
+    def failing(*arguments: Any) -> Any:
+        if next(broken) == 0:
+            raise MemoryError
+        return laid_out(*arguments)
 
     with lines_to(here, 8) as lines:
         with here.holding():
             for number, line in enumerate(lines):
                 line.sendall(pushed(ready, GRADIENT, f"?worker=w{number}&sequence=1"))
             time.sleep(PULSE_S)
-            monkeypatch.setattr(Hasty, "tell", failing)
-        for line in lines:
-            line.settimeout(0.5)
-            with contextlib.suppress(TimeoutError):
-                heard += line.recv(1 << 16).startswith(b"HTTP/1.1 200")
-    assert (len(broken), heard) == (1, 7)
+            monkeypatch.setattr(Shortcut, "_laid_out", failing)
+        heard = [line.recv(1 << 16)[:12] for line in lines]
+    assert sorted(heard) == [b""] + [b"HTTP/1.1 200"] * 7
+    again = ready.push_bytes(load(GRADIENT), f"worker=w{heard.index(b'')}&sequence=1")
+    assert again.receipt["replayed"]
     assert ready.describe()["step"] == 9
 
 

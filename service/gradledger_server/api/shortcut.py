@@ -109,12 +109,16 @@ class Shortcut:
         if response is None:
             self._start(self._serve(request))
             return
-        if not request.hung_up:
-            head, *parts = self._laid_out(response, request.request_id)
-            if parts or self._parser.flow.write_paused:
-                self._start(self._finish(request, response))
-                return
-            self._parser.wire.write(head)
+        try:
+            if not request.hung_up:
+                head, *parts = self._laid_out(response, request.request_id)
+                if parts or self._parser.flow.write_paused:
+                    self._start(self._finish(request, response))
+                    return
+                self._parser.wire.write(head)
+        except BaseException:  # half an answer may be out
+            self._give_up()
+            raise
         self._served(request, response)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:

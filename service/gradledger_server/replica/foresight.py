@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from gradledger_server.entries import Logged
+from gradledger_server.entries import Logged, chained
 from gradledger_server.replica.answers import Answer
 from gradledger_server.replica.draft import Draft
 from gradledger_server.replica.laps import Laps
-from gradledger_server.replica.playback import Playback, chained
+from gradledger_server.replica.playback import Playback
 from gradledger_server.replica.published import Published, touched_rows
 from gradledger_server.store.contract import Appended
 

@@ -6,11 +6,10 @@ saved  <=  applied  <=  appended (the log's end, which other replicas may move a
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Mapping
 
 from gradledger_server.blocks import Blocks
-from gradledger_server.entries import Create, Entry, Logged, Record
+from gradledger_server.entries import Create, Entry, Logged, chained
 from gradledger_server.errors import ModelNotFound, ModelQuarantined
 from gradledger_server.kernels.device import Device
 from gradledger_server.machine import image
@@ -27,11 +26,6 @@ Own = Mapping[int, tuple[Logged, Draft]]  # what this replica just appended, by 
 
 ATTEMPTS = 10  # to load a snapshot while other replicas publish newer ones
 BROKEN = "broken"  # no log has this chain
-
-
-def chained(chain: str, record: Record) -> str:
-    """The chain of a log with this record behind it."""
-    return hashlib.sha1(chain.encode() + record.meta, usedforsecurity=False).hexdigest()
 
 
 class Diverged(Exception):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gradledger_server.blocks import Blocks
-from gradledger_server.entries import Logged, Record
+from gradledger_server.entries import Logged, Record, chained
 from gradledger_server.errors import GradledgerError
 from gradledger_server.store.contract import (
     READ_BYTES,
@@ -48,7 +47,7 @@ class _Log:
 
     def put(self, record: Record) -> Appended:
         self.offset += 1
-        self.chain = hashlib.sha1(self.chain.encode() + record.meta, usedforsecurity=False).hexdigest()
+        self.chain = chained(self.chain, record)
         self.entries.append(Logged(self.offset, self.chain, record))
         return Appended(self.offset, self.chain)
 
