@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,13 @@ from safetensors.numpy import load, save
 
 from gradledger_server.api.haste import TOGETHER, Hasty
 from gradledger_server.api.shortcut import Shortcut
+from gradledger_server.replica import Answer, Mailbox
+from gradledger_server.replica.shelf import Shelf
 from tests.api.here import Here
-from tests.api.talk import Model
+from tests.api.talk import SGD, Model
 from tests.api.test_at_once import PULSE_S, answers
 from tests.api.test_shortcut import GRADIENT, pushed
+from tests.service import SAFETENSORS
 
 
 @contextmanager
@@ -96,8 +100,10 @@ def test_one_that_fails_in_no_foreseen_way_goes_the_long_way(
     here: Here, ready: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured, broken = Hasty.measured, itertools.count()
+    gone: list[Hasty] = []
 
     def failing(hasty: Hasty) -> bool:
+        gone.append(hasty)
         if next(broken) == 3:
             raise MemoryError
         return measured(hasty)
@@ -112,3 +118,47 @@ def test_one_that_fails_in_no_foreseen_way_goes_the_long_way(
     assert told == [b"200"] * 8
     assert here.at_once.count(False) >= 1
     assert ready.describe()["step"] == 9
+    assert gone[0]._haste._present == 0, "whoever comes alone waits for nobody"
+
+
+# -- what is done about each ---------------------------------------------------------------------
+
+
+def test_where_the_log_says_another_thing_that_is_told(
+    here: Here, ready: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hear = Hasty.hear
+
+    def other(hasty: Hasty, answer: Answer | Exception) -> None:
+        assert isinstance(answer, Answer) and hasty._prepared is not None
+        hear(hasty, answer._replace(replayed=True))
+
+    monkeypatch.setattr(Hasty, "hear", other)
+    assert ready.push_bytes({"b": np.ones(3)}, "worker=w&sequence=1").receipt["replayed"]
+
+
+def test_whether_the_model_is_to_be_saved_is_asked_after_each(
+    here: Here, ready: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Mailbox] = []
+    monkeypatch.setattr(Shelf, "save_if_due", lambda _, mailbox: asked.append(mailbox))
+    for sequence in (1, 2):
+        assert ready.push_bytes({"b": np.ones(3)}, f"worker=w&sequence={sequence}").status == 200
+    assert (here.at_once, len(asked)) == ([True, True], 2)
+
+
+def test_a_small_body_beyond_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is all that is wrong with it: in another dtype the same numbers may be sent."""
+    monkeypatch.setenv("GRADLEDGER_MAX_BODY_BYTES", "1024")
+    with Here(tmp_path) as narrow:
+        model = Model(narrow, "narrow").create({"b": {"shape": [200]}}, SGD)
+        values = save({"b": np.zeros(200, np.float32)})
+        assert model.send("PUT", "/parameters", values, Content_Type=SAFETENSORS).status == 200
+        assert model.push_bytes({"b": np.ones(200, np.float32)}, "worker=w&sequence=1").status == 200
+        with lines_to(narrow, 1) as (line,):
+            line.sendall(pushed(model, save({"b": np.ones(200)}), "?worker=w&sequence=2"))
+            refused = answers(line, 1)[0]
+            assert refused.startswith(b"HTTP/1.1 413") and b"\r\nconnection: close\r\n" in refused
+            line.settimeout(2)  # sooner than anybody who is silent is hung up on
+            assert line.recv(1) == b""
+        assert model.push_bytes({"b": np.ones(200, np.float32)}, "worker=w&sequence=2").status == 200

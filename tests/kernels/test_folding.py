@@ -56,6 +56,14 @@ def test_a_series_has_the_bits_of_the_powers_it_is_of(base: float) -> None:
         assert series(float(exponent)) == powers.power(base, float(exponent)) == wanted, exponent
 
 
+def test_a_series_looks_up_no_power_that_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    series = powers.Series(0.901)  # no other test asks for its powers
+    begun = series(7.0)
+    monkeypatch.setattr(powers, "power", lambda *_: pytest.fail("it was looked up"))
+    assert series(7.0) == begun
+    assert series(8.0) == series(8.0) < begun
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("size", [1, SIZE, PART_BYTES // 2 + 1])
 def test_a_bound_kernel_does_what_the_kernel_does(dtype: type, size: int) -> None:
