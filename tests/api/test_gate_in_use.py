@@ -39,6 +39,9 @@ class Line:
         self.begins = self.ends = self.note = lambda *_: None
         self.shortcut = Shortcut(self, self)  # type: ignore[arg-type]
 
+    def place(self, nbytes: int) -> memoryview:
+        return memoryview(bytearray(nbytes))
+
     def at_once(self, _: object, told: Told) -> None:
         told(None)
 

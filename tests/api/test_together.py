@@ -9,13 +9,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from gradledger_server.api.haste import TOGETHER, Hasty
+from gradledger_server.api.haste import TOGETHER, TOGETHER_BYTES, Haste, Hasty
 from gradledger_server.api.shortcut import Shortcut
 from gradledger_server.replica import Answer, Mailbox
 from gradledger_server.replica.shelf import Shelf
@@ -49,6 +50,23 @@ def test_many_clients_push_at_once_and_each_gets_its_own_answer(here: Here, read
             assert load(body)["b"].tolist() == [1.0 - steps[-1], 2.0 - steps[-1], 3.0 - steps[-1]]
     assert sorted(steps) == list(range(2, 2 + count))
     assert here.at_once == [True] * count
+
+
+@pytest.mark.parametrize(
+    ("nbytes", "together"),
+    [
+        ([TOGETHER_BYTES + 1], 1),
+        ([TOGETHER_BYTES + 1, 1], 1),
+        ([1, TOGETHER_BYTES], 1),
+        ([TOGETHER_BYTES // 4] * 5, 4),
+        ([1] * (TOGETHER + 1), TOGETHER),
+    ],
+)
+def test_how_many_go_together(nbytes: list[int], together: int) -> None:
+    """The others wait for another turn of the loop, and everybody else has one in between."""
+    haste = Haste()
+    haste._arrived = [SimpleNamespace(nbytes=each) for each in nbytes]  # type: ignore[misc]
+    assert haste._count() == together
 
 
 def test_of_many_at_once_those_that_must_take_the_long_way_do_and_the_others_go(

@@ -53,9 +53,12 @@ class Target:
 
 
 SMALL = Target("small", {"w": (32, 16), "b": (10,)}, {"rule": "adam", "lr": 0.01})  # rides inside its entry
+MIDDLING = Target(
+    "middling", {"w": (300, 256), "b": (7,)}, {"rule": "adamw", "lr": 0.01}
+)  # lies in a chunk, and needs no thread
 LARGE = Target(
-    "large", {"w": (300, 256), "b": (7,)}, {"rule": "momentum", "lr": 0.01}
-)  # is sent ahead in chunks
+    "large", {"w": (600, 500), "b": (7,)}, {"rule": "momentum", "lr": 0.01}
+)  # is sent ahead in chunks, by a thread
 
 
 def noise(shapes: Shapes, seed: int) -> Arrays:
@@ -152,7 +155,7 @@ class Worker:
         service = self.services[(self.number + self.retries) % len(self.services)]
         path = f"/v1/models/{self.target.name}/gradients?worker={self.name}&sequence={sequence}"
         headers = {"Content-Type": SAFETENSORS}
-        if self.target is not SMALL or self.number % 2:  # the others are answered with the parameters
+        if self.target is LARGE or self.number % 2:  # the others are answered with the parameters
             headers["Prefer"] = "return=minimal"
         try:
             answer = self._http.request("POST", service.url + path, body=body, headers=headers)

@@ -20,11 +20,12 @@ import pytest
 from safetensors.numpy import save
 
 from tests.crash.external import External
-from tests.crash.load import LARGE, SMALL, Worker, check
+from tests.crash.load import LARGE, MIDDLING, SMALL, Worker, check
 from tests.service import SAFETENSORS, Service, normal
 
 ROUNDS = int(os.environ.get("GRADLEDGER_CRASH_ROUNDS", "20"))
 SEED = int(os.environ.get("GRADLEDGER_CRASH_SEED", "20260801"))
+TARGETS = (SMALL, MIDDLING, LARGE)
 
 
 def gone(pid: int) -> bool:
@@ -69,7 +70,7 @@ def test_nothing_acknowledged_is_lost_or_repeated_however_often_things_are_kille
     # Saved after a tenth of a second of quiet: kills fall into snapshots, too.
     with Service(tmp_path / "data", GRADLEDGER_SNAPSHOT_QUIET_S="0.1") as service:
         workers: dict[str, list[Worker]] = {}
-        for target in (SMALL, LARGE):
+        for target in TARGETS:
             target.create(service)
             workers[target.name] = [Worker(target, number, [service]).start() for number in range(3)]
         for turn in range(1, ROUNDS + 1):
@@ -84,7 +85,7 @@ def test_nothing_acknowledged_is_lost_or_repeated_however_often_things_are_kille
         for its in workers.values():
             for worker in its:
                 worker.finish()
-        pushed = {target.name: check(service, target, workers[target.name]) for target in (SMALL, LARGE)}
+        pushed = {target.name: check(service, target, workers[target.name]) for target in TARGETS}
         retries = sum(worker.retries for its in workers.values() for worker in its)
         slowest_s = max(worker.slowest_s for its in workers.values() for worker in its)
         print(f"\n{ROUNDS} kills: {pushed} pushes, {retries} retries, the slowest took {slowest_s:.1f} s")
@@ -93,7 +94,7 @@ def test_nothing_acknowledged_is_lost_or_repeated_however_often_things_are_kille
 
         service.kill()  # and once more, for what recovery makes of the whole of it
         service.start()
-        for target in (SMALL, LARGE):
+        for target in TARGETS:
             check(service, target, workers[target.name])
 
 

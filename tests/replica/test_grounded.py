@@ -11,6 +11,7 @@ import pytest
 from gradledger_server.errors import (
     SequenceGap,
 )
+from gradledger_server.machine.model import SMALL_BYTES as SMALL_BYTES_OF_MODEL
 from gradledger_server.replica import Answer
 from gradledger_server.store.contract import SMALL_BYTES
 from tests.replica.sky import PULSE_S, SGD, Ear, Sky, down, fly
@@ -69,9 +70,10 @@ def test_the_refused_are_told_why_the_ordinary_way() -> None:
     fly(story)
 
 
+LARGEST = SMALL_BYTES_OF_MODEL // 4  # float32 numbers
 SHAPES: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
-    "a large model": ((100_000,), {"optimizer": SGD}),
-    "a push too large for the loop": ((SMALL_BYTES // 4,), {"optimizer": SGD}),
+    "a large model": ((LARGEST + 1,), {"optimizer": SGD}),
+    "a push too large for the loop": ((LARGEST,), {"optimizer": SGD}),
     "rounds": ((2,), {"optimizer": SGD, "sync": {"mode": "bsp", "workers": 2}}),
     "gradients that wait for others": ((2,), {"optimizer": SGD, "sync": {"mode": "buffered", "take": 2}}),
     "a rule for whole tensors": ((2, 2), {"optimizer": {"rule": "muon", "lr": 0.1}}),
@@ -88,7 +90,11 @@ def test_models_of_another_kind_have_no_air(kind: str) -> None:
         hot = sky.world.hot("other")
         mailbox = type(sky.mailbox)(hot, sky.log, sky.threads)
         await mailbox.look()
-        draft = sky.world.draft("other", zeros, worker="a", sequence=1)
+        gradient = zeros
+        if kind == "a push too large for the loop":
+            gradient = {"w": np.zeros(shape, np.float64)}
+            assert gradient["w"].nbytes > SMALL_BYTES
+        draft = sky.world.draft("other", gradient, worker="a", sequence=1)
         assert not mailbox.hasten(draft, Ear(never))
         assert not sky.log.air and hot.lock.take()
         hot.lock.give()

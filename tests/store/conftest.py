@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 
 from gradledger_server.entries import Record
-from gradledger_server.store import Embedded, MemoryStore, RedisStore, Store
-from gradledger_server.store.contract import Append, Appended
+from gradledger_server.store import Embedded, MemoryStore, RedisStore, Store, open_store
+from gradledger_server.store.contract import Append, Appended, AsyncLog
 
 REMEMBERED = 8
 """Entries an idempotency key is known for in these tests; 10,000 take too long."""
@@ -47,6 +50,13 @@ def store(request: pytest.FixtureRequest) -> Store:
 
 
 @pytest.fixture
+def alone(tmp_path: Path) -> Iterator[RedisStore]:
+    store = open_store(None, tmp_path, "memory")
+    yield store
+    store.close()
+
+
+@pytest.fixture
 def epoch() -> str:
     return secrets.token_hex(8)
 
@@ -72,3 +82,14 @@ def grow(store: Store, epoch: str, count: int, payload: bytes = b"") -> list[App
     appended = [outcome for outcome in outcomes if isinstance(outcome, Appended)]
     assert len(appended) == count
     return appended
+
+
+def asking(store: Store, story: Callable[[AsyncLog], Coroutine[Any, Any, None]]) -> None:
+    """Tells the story of a store's log on an event loop."""
+
+    async def told() -> None:
+        log = store.async_log()
+        await story(log)
+        log.close()
+
+    asyncio.run(told())

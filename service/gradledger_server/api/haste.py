@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from itertools import accumulate
 from re import Match
 
 from fastapi import Request
@@ -33,6 +34,7 @@ from gradledger_server.wire import safetensors
 
 UNUSUAL = ("if-match", "prefer", "idempotency-key")
 TOGETHER = 32  # the bytes of more would not stay in the caches either
+TOGETHER_BYTES = 1 << 20  # unless a single one is larger: nobody else gets a turn meanwhile
 
 Told = Callable[[Response | None], None]
 
@@ -68,13 +70,19 @@ class Haste:
             asyncio.get_running_loop().call_soon(self._conclude)
 
     def _arrive(self) -> None:
-        going, self._arrived = self._arrived[:TOGETHER], self._arrived[TOGETHER:]
+        count = self._count()
+        going, self._arrived = self._arrived[:count], self._arrived[count:]
         for stop in (Hasty.recognised, Hasty.read, Hasty.measured, Hasty.flying):
             going = [hasty for hasty in going if self._goes(hasty, stop)]
         if going:
             asyncio.get_running_loop().call_soon(self._prepare)  # when they have left and are applied
         if self._arrived:
             asyncio.get_running_loop().call_soon(self._arrive)
+
+    def _count(self) -> int:
+        """How many of those that arrived go together, at least one."""
+        nbytes = accumulate(hasty.nbytes for hasty in self._arrived[:TOGETHER])
+        return max(1, sum(total <= TOGETHER_BYTES for total in nbytes))
 
     def _prepare(self) -> None:
         foreseen, self._foreseen = self._foreseen, []
@@ -134,6 +142,11 @@ class Hasty:
         self._foreseen: Answer | None = None
         self._prepared: Response | None = None
 
+    @property
+    def nbytes(self) -> int:
+        """Of its body."""
+        return len(self._request.whole)
+
     def recognised(self) -> bool:
         """Whether it says the usual to a model that is ready for it."""
         head, replica = self._request.head, self._served.replica
@@ -143,7 +156,7 @@ class Hasty:
             return False
         self._usual, self._chosen, self._mailbox = usual, chosen, mailbox
         self._laps.end("receive")
-        return len(self._request.whole) <= self._served.limits.max_body_bytes
+        return self.nbytes <= self._served.limits.max_body_bytes
 
     def read(self) -> bool:
         """Its tensors can be read, or it raises."""

@@ -30,7 +30,7 @@ Landing = Callable[[memoryview], Awaitable[None]]
 
 JOINED_BYTES = 64 << 10
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-ROOM = memoryview(bytearray(256 << 10))  # for heads and small bodies; read and parsed before any other read
+ROOM = memoryview(bytearray(72 << 10))  # for a head and a small body; read and parsed before any other read
 
 
 class LandingProtocol(asyncio.BufferedProtocol):
@@ -48,6 +48,7 @@ class LandingProtocol(asyncio.BufferedProtocol):
         self._shortcut = None if lane is None else Shortcut(lane, self._http)
         self._http.shortcut = self._shortcut
         self._rest: memoryview | None = None  # of the block, while a body is landing
+        self._then: Callable[[], None] | None = None  # once it is full; it holds the block
         self._landed: asyncio.Future[None] | None = None
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
@@ -60,11 +61,13 @@ class LandingProtocol(asyncio.BufferedProtocol):
                 self._http.data_received(data)
             return
         self._rest = self._rest[nbytes:]
-        if not self._rest:
-            self._rest = None
-            self._http.restart()
-            if self._landed is not None and not self._landed.done():
-                self._landed.set_result(None)
+        if not self._rest and (then := self._then) is not None:
+            self._rest = self._then = None
+            then()
+
+    def read_into(self, rest: memoryview, then: Callable[[], None]) -> None:
+        """What arrives next is the rest of a body; `then` is called once it is full."""
+        self._rest, self._then = rest, then
 
     async def land(self, cycle: RequestResponseCycle, block: memoryview) -> None:
         """Fills `block` with the body of `cycle`. Raises ClientDisconnect."""
@@ -77,10 +80,16 @@ class LandingProtocol(asyncio.BufferedProtocol):
         block[:early] = cycle.body
         cycle.body = bytearray()
         if cycle.more_body:
-            self._rest, self._landed = block[early:], asyncio.get_running_loop().create_future()
+            self._landed = asyncio.get_running_loop().create_future()
+            self.read_into(block[early:], self._has_landed)
             cycle.flow.resume_reading()
             await self._until_landed(cycle)
         cycle.message_event.clear()
+
+    def _has_landed(self) -> None:
+        self._http.restart()
+        if self._landed is not None and not self._landed.done():
+            self._landed.set_result(None)
 
     async def _until_landed(self, cycle: RequestResponseCycle) -> None:
         assert self._landed is not None
@@ -88,14 +97,14 @@ class LandingProtocol(asyncio.BufferedProtocol):
             await self._landed
         finally:
             if self._rest is not None:  # given up in the middle: the next byte would be taken for a head
-                self._rest = None
+                self._rest = self._then = None
                 cycle.transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._http.connection_made(cast("asyncio.Transport", transport))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._rest = None
+        self._rest = self._then = None
         if self._landed is not None and not self._landed.done():
             self._landed.set_exception(ClientDisconnect())
         if self._shortcut is not None:
@@ -172,6 +181,10 @@ class _Parsed(Protocol):
         self.scope["extensions"] = {LANDING: landing}  # type: ignore[dict-item]
         super().on_headers_complete()
         cycle = self.cycle
+
+    def read_into(self, rest: memoryview, then: Callable[[], None]) -> None:
+        """See the owner's."""
+        self._owner.read_into(rest, then)
 
     def restart(self) -> None:
         """The body landed without the parser: the next byte begins another head."""

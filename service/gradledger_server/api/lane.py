@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gradledger_server.api import gradients, parameters, problems
+from gradledger_server.api.body import LANDED_BYTES
 from gradledger_server.api.context import Context
 from gradledger_server.api.gate import Gate, to_puller, to_pusher
 from gradledger_server.api.haste import Haste, Told
@@ -73,6 +74,13 @@ class Lane:
         """The answer to a request that came in one piece."""
         head = request.head
         return await self._answer(self._routes[head.method, head.kind].endpoint, request, head.model)
+
+    def place(self, nbytes: int) -> memoryview:
+        """Memory for a body, aligned: it is computed on as it lies. That of larger ones is used again."""
+        if nbytes <= LANDED_BYTES:
+            return memoryview(bytearray(nbytes))
+        context: Context = self.app.state.context
+        return context.replica.blocks.take(nbytes).data
 
     def at_once(self, request: Whole, told: Told) -> None:
         """Serves a usual request without a task, if nothing is in the way: `told` gets the answer, perhaps

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -43,6 +43,8 @@ class Parser(Interface):
 
     def data_received(self, data: bytes) -> None: ...
 
+    def read_into(self, rest: memoryview, then: Callable[[], None]) -> None: ...
+
     def begins(self) -> None: ...
 
     def ends(self) -> None: ...
@@ -53,8 +55,6 @@ class Shortcut:
 
     def __init__(self, lane: Lane, parser: Parser) -> None:
         self._lane, self._parser = lane, parser
-        self._head: Head | None = None  # of a request whose body is not all there
-        self._early = b""
         self._request: Whole | None = None  # at work
         self._behind: list[bytes] = []
         self._last = False
@@ -71,21 +71,18 @@ class Shortcut:
             self._behind.append(data)
             self._parser.flow.pause_reading()
             return True
-        head = self._head
-        if head is not None:
-            data = self._early + data
-        elif not self._parser.idle or (head := head_of(data)) is None:
+        if not self._parser.idle or (head := head_of(data)) is None:
             return False
-        if len(data) < head.nbytes:
-            self._head, self._early = head, data
-            self._parser.begins()
-            return True
-        self._head, self._early = None, b""
         if len(data) > head.nbytes:  # another request follows at once
             self._parser.data_received(data)
+            return True
+        self._parser.begins()
+        body, there = self._lane.place(head.nbytes - head.start), len(data) - head.start
+        body[:there] = memoryview(data)[head.start :]
+        if there == len(body):
+            self._begin(head, body)
         else:
-            body = memoryview(bytearray(memoryview(data)[head.start :]))  # aligned: computed on as it lies
-            self._begin(Whole(head, body, telemetry.request_id(head.headers)))
+            self._parser.read_into(body[there:], partial(self._begin, head, body))
         return True
 
     def leave(self) -> None:
@@ -99,9 +96,9 @@ class Shortcut:
         self._behind.clear()
         self._last = True
 
-    def _begin(self, request: Whole) -> None:
+    def _begin(self, head: Head, body: memoryview) -> None:
+        request = Whole(head, body, telemetry.request_id(head.headers))
         self._request, self._began = request, time.perf_counter()
-        self._parser.begins()
         self._lane.at_once(request, partial(self._told, request))
 
     def _told(self, request: Whole, response: Response | None) -> None:
@@ -111,11 +108,12 @@ class Shortcut:
             return
         try:
             if not request.hung_up:
-                head, *parts = self._laid_out(response, request.request_id)
-                if parts or self._parser.flow.write_paused:
+                laid_out = self._laid_out(response, request.request_id)
+                pulled = request.head.method == "GET" and len(laid_out) > 1
+                if pulled or self._parser.flow.write_paused:
                     self._start(self._finish(request, response))
                     return
-                self._parser.wire.write(head)
+                self._parser.wire.writelines(laid_out)
         except BaseException:  # half an answer may be out
             self._give_up()
             raise

@@ -16,9 +16,10 @@ import httptools
 from starlette.datastructures import Headers, QueryParams, State
 from starlette.requests import Request
 
+from gradledger_server.replica import SMALL_BYTES
+
 LANDING = "gradledger.landing"  # the extension of a request's scope that receives a large body in place
 HEAD_BYTES = 4 << 10  # of a usual head, at most
-BODY_BYTES = 80 << 10  # a small push with its header
 
 _LINE = re.compile(
     rb"(GET|POST) /v1/models/([A-Za-z0-9._-]{1,128})/(gradients|parameters)(?:\?([!-~]*))? HTTP/1\.1"
@@ -141,7 +142,7 @@ def _headers(block: bytes) -> tuple[KnownHeaders, int] | None:
     if headers.get("connection", "keep-alive").lower() != "keep-alive":
         return None
     length = headers.get("content-length", "0")
-    if not (length.isascii() and length.isdigit() and len(length) < 6 and int(length) <= BODY_BYTES):
+    if not (length.isascii() and length.isdigit() and len(length) < 8 and int(length) <= SMALL_BYTES):
         return None
     return headers, int(length)
 

@@ -24,7 +24,7 @@ from gradledger_server.machine.table import Table
 from gradledger_server.machine.weights import Array, Weights
 from gradledger_server.optim.schedules.catalog import learning_rate
 
-SMALL_BYTES = 256 << 10  # of parameters: a fused pass over them is shorter than a thread's turn
+SMALL_BYTES = 1 << 20  # of parameters: a fused pass over them is shorter than a thread's turn
 
 
 class Model:
@@ -99,7 +99,7 @@ class Model:
             self.layout.nbytes <= SMALL_BYTES
             and self.device.on_host
             and self.rounds.policy.immediate
-            and not self.layout.tables
+            and all(table.mode != "dense" for table in self.layout.tables.values())
             and not any(step.way.whole or step.draws for step in self.steps)
         )
 

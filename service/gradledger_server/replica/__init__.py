@@ -14,8 +14,10 @@ from gradledger_server.replica.metrics import Reported, plateaus
 from gradledger_server.replica.published import Published, TableRows
 from gradledger_server.replica.replica import Replica
 from gradledger_server.replica.shelf import Cadence
+from gradledger_server.store.contract import SMALL_BYTES
 
 __all__ = [
+    "SMALL_BYTES",
     "TRAIN",
     "Answer",
     "Cadence",

@@ -55,14 +55,13 @@ from gradledger_server.replica.mailbox import WAITING, Mailbox, shielded
 from gradledger_server.replica.metrics import Reported, report
 from gradledger_server.replica.published import Published, TableRows
 from gradledger_server.replica.shelf import Cadence, Shelf
-from gradledger_server.store.contract import Store, StoreFacts
+from gradledger_server.store.contract import SMALL_BYTES, Store, StoreFacts
 from gradledger_server.wire.digest import digest
 from gradledger_server.wire.records import to_record
 
 T = TypeVar("T")
 
 THREADS = 32  # they wait for the store more than they compute
-INLINE_BYTES = 512 << 10  # smaller pushes are checked on the event loop: a thread hop costs more
 
 
 class Replica:
@@ -197,7 +196,7 @@ class Replica:
         `laps` is told where the time goes. Raises its refusal, or Unavailable when its fate is not known.
         """
         drafting = partial(self.draft, mailbox, tensors, sender, laps or Laps())
-        large = len(tensors.payload) > INLINE_BYTES
+        large = len(tensors.payload) > SMALL_BYTES  # a thread's turn costs more than checking less
         push = await self.thread(drafting) if large else drafting()
         if if_match is not None:
             answer = await mailbox.run(lambda hot: hot.push_if(push, if_match))

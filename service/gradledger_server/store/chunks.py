@@ -62,6 +62,8 @@ def put(epoch: str, token: str, first: int, chunks: Sequence[Pieces], ttl_s: int
         ("SET", keys.chunk(epoch, token, index), chunk, "EX", ttl_s)
         for index, chunk in enumerate(chunks, first)
     ]
+    if len(sets) == 1:
+        return sets
     groups = (sets[start : start + SET_AT_ONCE] for start in range(0, len(sets), SET_AT_ONCE))
     return [command for group in groups for command in (("MULTI",), *group, ("EXEC",))]
 
@@ -101,8 +103,16 @@ def _fetch(connection: Connection, row: Row, nbytes: int, check: Check | None) -
     return block.toreadonly()
 
 
+def unlinks(rows: Sequence[Row]) -> list[Command]:
+    """The commands that free the rows' chunks."""
+    names = [key for row in rows for key in row.names()]
+    return [
+        ("UNLINK", *names[first : first + UNLINKED_AT_ONCE])
+        for first in range(0, len(names), UNLINKED_AT_ONCE)
+    ]
+
+
 def drop(connection: Connection, rows: Sequence[Row]) -> None:
     """Frees the rows' chunks."""
-    names = [key for row in rows for key in row.names()]
-    for first in range(0, len(names), UNLINKED_AT_ONCE):
-        connection.ask(("UNLINK", *names[first : first + UNLINKED_AT_ONCE]))
+    for command in unlinks(rows):
+        connection.ask(command)

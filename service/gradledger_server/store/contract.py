@@ -40,7 +40,7 @@ from gradledger_server.errors import GradledgerError
 
 READ_BYTES = 64 << 20
 REMEMBERED_ENTRIES = 10_000  # how long an idempotency key is known: through so many entries after its own
-SMALL_BYTES = 64 << 10  # of payload: appended without a thread's help
+SMALL_BYTES = (1 << 20) + (64 << 10)  # of payload, with its header: appended without a thread's help
 DURABILITIES = ("memory", "everysec", "fsync")  # from the weakest to the strongest
 
 

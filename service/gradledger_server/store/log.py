@@ -9,42 +9,29 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from redis.exceptions import ExecAbortError, OutOfMemoryError, RedisError
+from redis.exceptions import RedisError
 
 from gradledger_server.entries import Logged, Record
 from gradledger_server.errors import GradledgerError, ModelQuarantined, StoreUnavailable
 from gradledger_server.store import keys, scripts
-from gradledger_server.store.chunks import ChunkMissing, Row, drop, fetch, puts
+from gradledger_server.store.chunks import ChunkMissing, Row, drop, fetch, puts, unlinks
 from gradledger_server.store.connection import Connection, raise_in_our_words
 from gradledger_server.store.contract import (
     REMEMBERED_ENTRIES,
     Append,
-    Appended,
-    Gap,
-    Gone,
     Head,
-    Moved,
     Outcome,
-    Seen,
     Told,
     Trimmed,
 )
 from gradledger_server.store.loop_line import LoopLine, Replies
+from gradledger_server.store.outcomes import Wish, outcome, outcomes
 from gradledger_server.store.packing import Command, Packed, Ready
 
 READ_ENTRIES = 1024  # in one reply
-
-
-@dataclass(slots=True)
-class _Wish:
-    """One append on its way: the commands that make it, and the row of its payload, if that is large."""
-
-    commands: list[Command] = field(default_factory=list)
-    row: Row | None = None
 
 
 class RedisLog:
@@ -59,17 +46,24 @@ class RedisLog:
         """See contract.Store; `mode` is "first" for a log's first record and "last" for its last."""
         wishes = [self._wish(epoch, append, mode) for append in appends]
         replies = self._connection.replies([command for wish in wishes for command in wish.commands])
-        return self._outcomes(wishes, replies)
+        became, left = outcomes(wishes, replies)
+        if left:
+            with contextlib.suppress(StoreUnavailable):  # they have a TTL; what became of the wishes is known
+                drop(self._connection, left)
+        return became
 
     async def append_soon(self, line: LoopLine, epoch: str, appends: Sequence[Append]) -> list[Outcome]:
         """The same on the event loop's line, of small payloads."""
         wishes = [self._wish(epoch, append, "next") for append in appends]
-        replies = await line.ask([command for wish in wishes for command in wish.commands])
-        return self._outcomes(wishes, replies)
+        became, left = outcomes(wishes, await line.ask([c for wish in wishes for c in wish.commands]))
+        if left:
+            line.post(unlinks(left), _whatever)
+        return became
 
     def post(self, line: LoopLine, epoch: str, append: Append, told: Told) -> bool:
         """One small append on the line, if that is open; `told` hears what became of it."""
-        return line.post([self._usual(epoch, append)], lambda replies: told(_became(replies)))
+        wish = self._wish(epoch, append, "next")
+        return line.post(wish.commands, lambda replies: told(_became(line, wish, replies)))
 
     async def head_soon(self, line: LoopLine, epoch: str) -> Head | None:
         """See `head`."""
@@ -77,20 +71,6 @@ class RedisLog:
         if isinstance(reply, RedisError):
             raise_in_our_words(reply)
         return _head(reply)
-
-    def _outcomes(self, wishes: Sequence[_Wish], replies: Sequence[Any]) -> list[Outcome]:
-        coming = iter(replies)
-        answers = [[next(coming) for _ in wish.commands] for wish in wishes]
-        # A chunk that found no room explains why its script found no chunk, so it is looked at first.
-        no_room = OutOfMemoryError | ExecAbortError
-        for error in (reply for answer in answers for reply in answer if isinstance(reply, no_room)):
-            raise_in_our_words(error)
-        outcomes = [_outcome(answer[-1]) for answer in answers]
-        refused = zip(wishes, outcomes, strict=True)
-        if rows := [w.row for w, o in refused if w.row and not isinstance(o, Appended)]:
-            with contextlib.suppress(StoreUnavailable):  # they have a TTL; what became of the wishes is known
-                drop(self._connection, rows)
-        return outcomes
 
     def head(self, epoch: str) -> Head | None:
         """See contract.Store."""
@@ -116,15 +96,13 @@ class RedisLog:
                 break
         return logged
 
-    def _wish(self, epoch: str, append: Append, mode: str) -> _Wish:
-        wish, payload = _Wish(), append.record.payload
-        if payload.nbytes > keys.INLINE_BYTES:
-            wish.row, wish.commands = puts(epoch, payload)
-        elif mode == "next":
-            wish.commands = [self._usual(epoch, append)]
-            return wish
-        wish.commands.append(self._commit(epoch, append, wish.row, mode))
-        return wish
+    def _wish(self, epoch: str, append: Append, mode: str) -> Wish:
+        if append.record.payload.nbytes > keys.INLINE_BYTES:
+            row, sets = puts(epoch, append.record.payload)
+            return Wish([*sets, self._commit(epoch, append, row, mode)], row)
+        if mode == "next":
+            return Wish([self._usual(epoch, append)])
+        return Wish([self._commit(epoch, append, None, mode)])
 
     def _commit(self, epoch: str, append: Append, row: Row | None, mode: str) -> Command:
         return (
@@ -213,27 +191,17 @@ def _offset(entry: Any) -> int:
     return int(entry[0].partition(b"-")[0])
 
 
-def _became(replies: Replies | RedisError) -> Outcome | GradledgerError:
+def _became(line: LoopLine, wish: Wish, replies: Replies | RedisError) -> Outcome | GradledgerError:
     try:
-        return _outcome(replies if isinstance(replies, RedisError) else replies[0])
+        if isinstance(replies, RedisError) or wish.row is None:
+            return outcome(replies if isinstance(replies, RedisError) else replies[0])
+        (became,), left = outcomes([wish], replies)
     except GradledgerError as failure:
         return failure
+    if left:
+        line.post(unlinks(left), _whatever)
+    return became
 
 
-def _outcome(reply: list[Any] | RedisError) -> Outcome:
-    if isinstance(reply, RedisError):
-        raise_in_our_words(reply)
-    match reply:
-        case [b"appended", offset, chain]:
-            return Appended(int(offset), chain.decode())
-        case [b"seen"]:
-            return Seen()
-        case [b"gap", expected]:
-            return Gap(int(expected))
-        case [b"moved"]:
-            return Moved()
-        case [b"gone"]:
-            return Gone()
-    raise StoreUnavailable(
-        "the payload expired in the server before it could be appended; nothing was appended"
-    )
+def _whatever(_: Replies | RedisError) -> None:
+    """Chunks that nobody needs have a TTL, should it not have worked."""

@@ -146,7 +146,7 @@ class _Pipe(asyncio.Protocol):
         """What was asked in one turn of the loop leaves in one packet."""
         leaving, self._leaving = self._leaving, []
         if not self.lost:
-            self._transport.write(b"".join(leaving))
+            self._transport.writelines(leaving)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
