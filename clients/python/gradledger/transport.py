@@ -67,7 +67,8 @@ class Answer:
     headers: Mapping[str, str]
     body: NDArray[np.uint8]  # empty if it landed elsewhere
     tries: int
-    read_ms: float  # how long the body took to arrive, once its head had
+    asked_ms: float  # from the try's beginning to the answer's head
+    read_ms: float  # how long the body took to arrive after that
 
     def json(self) -> Any:
         try:
@@ -77,9 +78,9 @@ class Answer:
 
     @property
     def timing_ms(self) -> dict[str, float]:
-        """Where the last try's time went: what the service tells of it, then `read`."""
+        """The last try's time: what the service tells of it, `network` between it and us, and `read`."""
         stops = {name: float(ms) for name, ms in STOP.findall(self.headers.get("Server-Timing", ""))}
-        return stops | {"read": self.read_ms}
+        return stops | {"network": max(0.0, self.asked_ms - sum(stops.values())), "read": self.read_ms}
 
 
 class Transport:
@@ -157,15 +158,17 @@ class Transport:
         tries: int,
         landing: Landing | None,
     ) -> Answer:
+        began = time.perf_counter()
         try:
             response = self._request(method, target, headers, body, wait_s)
-            began = time.perf_counter()
+            headed = time.perf_counter()
             received = _receive(response, landing if response.status == 200 else None, self._memory)
-            read_ms = 1e3 * (time.perf_counter() - began)
+            ended = time.perf_counter()
         except (HTTPError, OSError) as error:
             raise self._broken(method, target, error) from error
         if 200 <= response.status < 300 or response.status == 304:
-            return Answer(response.status, response.headers, received, tries, read_ms)
+            asked_ms, read_ms = 1e3 * (headed - began), 1e3 * (ended - headed)
+            return Answer(response.status, response.headers, received, tries, asked_ms, read_ms)
         raise _refusal(response, received)
 
     def _request(

@@ -16,10 +16,13 @@ NOTHING = np.empty(0, np.uint8)
         ("decode;dur=0.064, append;dur=1.25", {"decode": 0.064, "append": 1.25}),
         ("decode;dur=3,append;dur=4.5", {"decode": 3.0, "append": 4.5}),
         ("cache, db;dur=x, app;dur=1e9, late;dur=-1, apply;dur=2", {"apply": 2.0}),
+        ("append;dur=7.25, apply;dur=0.5", {"append": 7.25, "apply": 0.5}),
         ('edge;desc="a;dur=9";dur=1, apply;dur=2.5', {"apply": 2.5}),
         ("", {}),
     ],
 )
 def test_stops_that_are_numbers_are_told(told: str, stops: dict[str, float]) -> None:
-    answer = Answer(200, {"Server-Timing": told}, NOTHING, 1, 0.5)
-    assert answer.timing_ms == stops | {"read": 0.5}
+    """And what is left of the time until the answer's head; clocks that disagree make no negative times."""
+    answer = Answer(200, {"Server-Timing": told}, NOTHING, 1, 7.5, 0.5)
+    network = max(0.0, 7.5 - sum(stops.values()))
+    assert answer.timing_ms == stops | {"network": network, "read": 0.5}
