@@ -18,12 +18,16 @@ from safetensors.numpy import load, save
 
 from gradledger_server.api.haste import TOGETHER, TOGETHER_BYTES, Haste, Hasty
 from gradledger_server.api.shortcut import Shortcut
+from gradledger_server.entries import Delete
 from gradledger_server.replica import Answer, Mailbox
 from gradledger_server.replica.shelf import Shelf
+from gradledger_server.store import RedisStore
+from gradledger_server.wire.records import to_record
 from tests.api.here import Here
 from tests.api.talk import SGD, Model
 from tests.api.test_at_once import PULSE_S, answers
 from tests.api.test_shortcut import GRADIENT, pushed
+from tests.replica.world import World
 from tests.service import SAFETENSORS
 
 
@@ -153,6 +157,25 @@ def test_where_the_log_says_another_thing_that_is_told(
 
     monkeypatch.setattr(Hasty, "hear", other)
     assert ready.push_bytes({"b": np.ones(3)}, "worker=w&sequence=1").receipt["replayed"]
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_model_that_went_away_is_looked_for_once_more(here: Here, ready: Model, *, again: bool) -> None:
+    """Somebody else deleted it, and perhaps made another of the same name, of which nobody here has heard."""
+    elsewhere = RedisStore(here._store.url)
+    replica, epoch = World(elsewhere), elsewhere.find(ready.name)
+    assert epoch is not None
+    assert elsewhere.delete(ready.name, epoch, to_record(Delete(0)))
+    if again:
+        replica.create(ready.name, {"b": (3,)}, {"b": np.zeros(3, np.float32)}, optimizer=SGD)
+    answer = ready.push_bytes({"b": np.ones(3, np.float32)}, "worker=w&sequence=1")
+    elsewhere.close()
+    assert here.at_once == [True, False], "it was in the air before it took the long way"
+    if again:
+        assert (answer.status, answer.receipt["step"]) == (200, 1)
+        assert ready.pull()["b"] == [-1.0] * 3
+    else:
+        assert (answer.status, answer.problem) == (404, "model-not-found")
 
 
 def test_whether_the_model_is_to_be_saved_is_asked_after_each(

@@ -14,6 +14,7 @@ import numpy as np
 
 from gradledger_server.errors import GradledgerError, StoreFull, StoreUnavailable
 from gradledger_server.replica import Answer, Draft, Mailbox
+from gradledger_server.replica.solitude import Solitude
 from gradledger_server.store.contract import Append, Outcome, Store, Told
 from gradledger_server.store.memory import InlineLog, MemoryStore
 from gradledger_server.wire import records
@@ -52,18 +53,22 @@ class Posted:
 
 
 class Slow(InlineLog):
-    """Nobody else writes. What is posted waits for `say`; with a lost line, all that waits is lost."""
+    """What is posted waits for `say`; with a lost line, all that waits is lost. If `shared`, others write."""
 
     tenure: int | None = 1
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, shared: bool = False) -> None:
         super().__init__(store)
         self.air: deque[Posted] = deque()
         self.posted = self.lives = 0
-        self.broken = False  # nobody has noticed yet
+        self.cut = False
+        self.broken = False  # and nobody has noticed yet
+        self.shared = shared
+        if shared:
+            self.tenure = None
 
     def post(self, epoch: str, append: Append, told: Told) -> bool:
-        if self.tenure is None or self.broken:
+        if self.cut or self.broken:
             return False
         self.posted += 1
         self.air.append(Posted(epoch, append, told))
@@ -83,10 +88,11 @@ class Slow(InlineLog):
     def come_back(self) -> None:
         """The line is there again."""
         self.lives += 1
-        self.tenure = 1 + self.lives
+        self.cut = False
+        self.tenure = None if self.shared else 1 + self.lives
 
     def _hang_up(self, lost: list[Posted], arrived: int) -> None:
-        self.tenure = None
+        self.cut, self.tenure = True, None
         self.air.clear()
         for each in lost[:arrived]:
             self._became(each.epoch, each.append)
@@ -98,6 +104,12 @@ class Slow(InlineLog):
         return outcome
 
 
+class Trust(Solitude):
+    """Believes that nobody else writes, whatever was heard."""
+
+    likely = True
+
+
 Heard = list[Answer | Exception]
 
 
@@ -107,12 +119,14 @@ class Sky:
 
     spec: dict[str, Any] = field(default_factory=lambda: {"optimizer": SGD})
     store: MemoryStore = field(default_factory=MemoryStore)
+    shared: bool = False
 
     def __post_init__(self) -> None:
         self.world = World(self.store)
         self.world.create("m", {"w": (2,)}, {"w": np.zeros(2, np.float32)}, **self.spec)
         self.threads = ThreadPoolExecutor(12)
-        self.log = Slow(self.store)
+        self.pushed_elsewhere = 0
+        self.log = Slow(self.store, shared=self.shared)
         self.open()
 
     def open(self) -> None:
@@ -120,6 +134,15 @@ class Sky:
         self.world.forget("m")
         self.hot = self.world.hot("m")
         self.mailbox = Mailbox(self.hot, self.log, self.threads)
+        if self.shared:
+            self.mailbox._quick._solitude = Trust(self.hot.playback)
+
+    def elsewhere(self, number: float = 1.0) -> Answer:
+        """A push by another replica, which this one hears nothing of."""
+        self.pushed_elsewhere += 1
+        gradient = {"w": np.array([number, 0], np.float32)}
+        sequence = self.pushed_elsewhere
+        return self.world.push("m", gradient, "another", worker="elsewhere", sequence=sequence)
 
     def draft(self, worker: str, sequence: int, number: float = 1.0, **more: Any) -> Draft:
         gradient = {"w": np.array([number, 0], np.float32)}
@@ -174,12 +197,13 @@ def _number(push: Any) -> float:
     return float(np.frombuffer(push.tensors["w"], np.float32)[0])
 
 
-def fly(story: Callable[[Sky], Coroutine[Any, Any, None]], **made: Any) -> None:
+def fly(story: Callable[[Sky], Coroutine[Any, Any, None]], *, ready: bool = True, **made: Any) -> None:
     """Tells a story under a sky of its own."""
 
     async def told() -> None:
         sky = Sky(**made)
-        await sky.ready()
+        if ready:
+            await sky.ready()
         try:
             await asyncio.wait_for(story(sky), 20)
         finally:

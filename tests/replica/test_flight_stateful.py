@@ -1,4 +1,5 @@
-"""Hypothesis mixes pushes in the air with all the others, with lost answers, saves and crashes.
+"""Hypothesis mixes pushes in the air with all the others, also another replica's, with lost answers, saves
+and crashes.
 
 Whatever comes in between: what everybody sees is, to the last bit, the plain model of what was acknowledged,
 or of a little more where an answer was lost; and nothing counts twice.
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 
 import hypothesis.strategies as st
 import numpy as np
+import pytest
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gradledger_server.entries import Push
@@ -34,6 +36,8 @@ Flying = tuple[str, int, dict[str, Tensor], Heard]
 class Flights(RuleBasedStateMachine):
     """One model, three workers. `air` are the pushes that the log has not spoken of."""
 
+    shared = False  # then another replica pushes to it as well
+
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
@@ -44,7 +48,7 @@ class Flights(RuleBasedStateMachine):
     @initialize(optimizer=st.sampled_from(OPTIMIZERS))
     def begin(self, optimizer: dict[str, Any]) -> None:
         async def made() -> Sky:
-            return Sky({"optimizer": optimizer})
+            return Sky({"optimizer": optimizer}, shared=self.shared)
 
         self.sky = self.now(made())
         self.plain = Plain(dict(optimizer), {"w": np.zeros(2, np.float32)})
@@ -65,14 +69,33 @@ class Flights(RuleBasedStateMachine):
         wishes=st.lists(st.tuples(WORKERS, NUMBERS), min_size=1, max_size=4),
         turns=st.integers(0, 2),
         words=st.lists(WORDS, max_size=3),
+        elsewhere=st.dictionaries(st.integers(0, 4), NUMBERS, max_size=2),
     )
-    def hasten(self, wishes: list[tuple[str, float]], turns: int, words: list[Word]) -> None:
-        """All are taken if the model is ready, else pushed the ordinary way; some come down again."""
-        for worker, number in wishes:
+    def hasten(
+        self, wishes: list[tuple[str, float]], turns: int, words: list[Word], elsewhere: dict[int, float]
+    ) -> None:
+        """All are taken if the model is ready, else pushed the ordinary way; some come down again.
+
+        Where others write, they do before some of them, and behind the last.
+        """
+        for index, (worker, number) in enumerate(wishes):
+            self.push_elsewhere(elsewhere.get(index))
             self.hasten_one(worker, number, turns)
+        self.push_elsewhere(elsewhere.get(len(wishes)))
         for word in words:
-            if self.air:
+            if self.sky.log.air:
                 self.land(word)
+
+    def push_elsewhere(self, number: float | None) -> None:
+        if number is None or not self.shared:
+            return
+        if len(self.air) > len(
+            self.sky.log.air
+        ):  # some are in the log, and wait with their answers for the others
+            self.land_all()
+        answer = self.sky.elsewhere(number)
+        gradient = {"w": np.array([number, 0], np.float32)}
+        self.count("elsewhere", self.sky.pushed_elsewhere, gradient, answer)
 
     def hasten_one(self, worker: str, number: float, turns: int) -> None:
         gradient = {"w": np.array([number, 1], np.float32)}
@@ -133,7 +156,7 @@ class Flights(RuleBasedStateMachine):
             self.settle_air()
         else:
             self.land_all()
-        if self.sky.log.tenure is None:
+        if self.sky.log.cut:
             self.sky.log.come_back()
 
     async def say(self, word: Word) -> None:
@@ -247,5 +270,12 @@ def unheard(answer: object) -> None:
     raise AssertionError(f"told {answer} of a push that was not taken")
 
 
-def test_pushes_in_the_air_and_all_the_others_are_one_log() -> None:
-    run_machine(Flights, examples=EXAMPLES, steps=40)
+class SharedFlights(Flights):
+    """The same where others write, and nobody here ever believes it."""
+
+    shared = True
+
+
+@pytest.mark.parametrize("machine", [Flights, SharedFlights])
+def test_pushes_in_the_air_and_all_the_others_are_one_log(machine: type[Flights]) -> None:
+    run_machine(machine, examples=EXAMPLES, steps=40)

@@ -197,15 +197,14 @@ def test_nothing_is_posted_without_a_line(alone: RedisStore) -> None:
     asking(alone, story)
 
 
-def test_where_others_write_nothing_is_posted(store: Store, log: str) -> None:
+def test_what_is_posted_to_a_shared_log_comes_behind_what_others_wrote(store: Store, log: str) -> None:
     async def story(soon: AsyncLog) -> None:
         post = Post(soon, log)
         await soon.head(log)
-        assert not post.send("shared")
-        await asyncio.sleep(0.01)
-        assert post.told == []
-        head = store.head(log)
-        assert head is not None and head.offset == 1
+        store.append(log, [push("theirs")])
+        assert post.send("ours")
+        (ours,) = await post.until(1)
+        assert (soon.tenure, ours.offset) == (None, 3)
 
     asking(store, story)
 

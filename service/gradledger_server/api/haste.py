@@ -28,7 +28,7 @@ from gradledger_server.api.forms import Chosen, form_of_answer, form_of_body
 from gradledger_server.api.gradients import USUAL, finish, named
 from gradledger_server.api.whole import Whole, once
 from gradledger_server.entries import Tensors
-from gradledger_server.errors import GradledgerError
+from gradledger_server.errors import GradledgerError, ModelNotFound, ModelQuarantined
 from gradledger_server.replica import Answer, Draft, Laps, Mailbox
 from gradledger_server.wire import safetensors
 
@@ -190,8 +190,10 @@ class Hasty:
         self._answer = answer
         self._haste.hear(self)
 
-    def conclusion(self) -> Response:
-        """The answer as it leaves."""
+    def conclusion(self) -> Response | None:
+        """The answer as it leaves; None if the model went away meanwhile: the long way looks for another."""
+        if isinstance(self._answer, ModelNotFound | ModelQuarantined):
+            return None
         try:
             return self._answered(self._answer)
         except Exception as error:

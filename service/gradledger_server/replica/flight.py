@@ -68,7 +68,7 @@ class Flight:
     def open(self) -> bool:
         """Whether a push may be one for here, as far as the model is concerned."""
         free = not self._strays and not self._hot.lock.wanted
-        return free and self._quick.is_latest and self._hot.model.small
+        return free and self._quick.foresees and self._hot.model.small
 
     def push(self, draft: Draft, listener: Listener) -> bool:
         """Sends the push on its way. False: it is not for here, and nothing was done."""
@@ -126,6 +126,7 @@ class Flight:
             self._stray(flown, outcome)
             return
         flown.draft.laps.end("append")
+        self._quick.landed()
         before, self._hot.published = self._hot.published, flown.answer.published
         if not self._air:
             self._hot.lock.give()

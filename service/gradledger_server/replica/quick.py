@@ -18,6 +18,7 @@ from gradledger_server.replica.draft import Draft
 from gradledger_server.replica.hot import Hot
 from gradledger_server.replica.laps import end_all
 from gradledger_server.replica.published import Published
+from gradledger_server.replica.solitude import Solitude
 from gradledger_server.store.contract import SMALL_BYTES, Appended, AsyncLog, Outcome
 
 AT_ONCE = 64  # more pushes than that would keep everybody else's requests waiting
@@ -28,6 +29,7 @@ class Quick:
 
     def __init__(self, hot: Hot, log: AsyncLog) -> None:
         self._hot, self._log = hot, log
+        self._solitude = Solitude(hot.playback)
         self._latest_in: int | None = None  # the tenure in which what is published is the latest
         self._doubts = 0
 
@@ -36,9 +38,19 @@ class Quick:
         """Whether what is published holds every push ever acknowledged, without asking anybody."""
         return self._latest_in is not None and self._latest_in == self._log.tenure
 
+    @property
+    def foresees(self) -> bool:
+        """Whether it can be told, or well guessed, behind what the next push will come to lie."""
+        return self.is_latest or self._solitude.likely
+
+    def landed(self) -> None:
+        """A push lies where it was foreseen to."""
+        self._solitude.note()
+
     def doubt(self) -> None:
         """Something went wrong on the way to the log or back: whoever looks next asks the server."""
         self._latest_in = None
+        self._solitude.wrong()
         self._doubts += 1
 
     async def commit(self, drafts: Sequence[Draft]) -> list[Answer | GradledgerError] | None:
@@ -55,6 +67,7 @@ class Quick:
             end_all(laps, "append")
             if self._follow(results):
                 answers = hot.conclude(drafts, results)
+                self._solitude.note(len(drafts))
                 self.rely_on(since)
                 return answers
             self.doubt()

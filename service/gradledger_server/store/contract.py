@@ -153,7 +153,7 @@ class AsyncLog(Protocol):
     def post(self, epoch: str, append: Append, told: Told) -> bool:
         """The same of one, sent before this returns; `told` is called once, later, in the order of posting.
 
-        False, and nothing sent, while there is no tenure.
+        False, and nothing sent, while there is no connection.
         """
 
     async def head(self, epoch: str) -> Head | None:

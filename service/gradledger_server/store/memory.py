@@ -192,8 +192,6 @@ class InlineLog:
 
     def post(self, epoch: str, append: Append, told: Told) -> bool:
         """One append; what became of it is told in the loop's next turn."""
-        if self.tenure is None:
-            return False
         asyncio.get_running_loop().call_soon(told, self._became(epoch, append))
         return True
 

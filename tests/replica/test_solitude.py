@@ -1,0 +1,108 @@
+"""Where others may write to the server, pushes fly on a guess, and land as the log says if it was wrong."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from gradledger_server.replica import Answer
+from gradledger_server.replica.solitude import FEWEST, MOST, Solitude
+from tests.replica.sky import Ear, Sky, down, fly
+from tests.replica.world import state_digest
+
+
+def solitude() -> tuple[Solitude, SimpleNamespace]:
+    """With the playback that it listens to."""
+    playback = SimpleNamespace(heard=3)
+    return Solitude(playback), playback  # type: ignore[arg-type]
+
+
+def pushes_until_likely(guess: Solitude) -> int:
+    count = 0
+    while not guess.likely:
+        guess.note()
+        count += 1
+    return count
+
+
+def test_it_takes_some_pushes_to_be_believed() -> None:
+    guess, _ = solitude()
+    assert pushes_until_likely(guess) == FEWEST
+
+
+def test_whoever_is_heard_in_between_ends_it() -> None:
+    guess, playback = solitude()
+    guess.note(FEWEST)
+    playback.heard += 1
+    assert not guess.likely
+    guess.note()
+    assert pushes_until_likely(guess) == FEWEST
+
+
+def test_each_time_it_was_wrong_it_takes_twice_as_many_up_to_a_bound() -> None:
+    guess, _ = solitude()
+    needed = []
+    for _ in range(12):
+        guess.note()
+        for _ in range(3):  # as many as were in the air
+            guess.wrong()
+        assert not guess.likely
+        needed.append(pushes_until_likely(guess))
+    assert needed[:3] == [2 * FEWEST, 4 * FEWEST, 8 * FEWEST]
+    assert needed[-1] == MOST
+
+
+def test_what_was_wrong_is_forgotten_after_a_while() -> None:
+    guess, _ = solitude()
+    for _ in range(2):
+        guess.note()
+        guess.wrong()
+    for _ in range(2):
+        guess.note(8 * FEWEST)
+    guess.wrong()
+    assert pushes_until_likely(guess) == 4 * FEWEST, "it would have been eight times as many"
+
+
+async def alone_for(sky: Sky, pushes: int) -> None:
+    """So many by the ordinary way, in which nothing flies."""
+    first = len(sky.logged())
+    for number in range(first, first + pushes):
+        assert not sky.mailbox.hastens
+        assert (await sky.push(f"w{number}", 1)).receipt.step == number + 1
+
+
+@pytest.mark.parametrize("flying", [1, 3])
+def test_pushes_fly_as_long_as_nobody_else_does(flying: int) -> None:
+    async def story(sky: Sky) -> None:
+        sky.mailbox._quick._solitude = Solitude(sky.hot.playback)
+        await sky.mailbox.look()
+        await alone_for(sky, FEWEST)
+        assert sky.mailbox.hastens
+        assert sky.mailbox.latest is None, "who pulls still asks"
+        heard = [sky.hasten(f"f{number}", 1) for number in range(flying)]
+        for _ in heard:
+            sky.log.say()
+        assert [a.receipt.step for a in await down(*heard) if isinstance(a, Answer)] == list(
+            range(FEWEST + 1, FEWEST + 1 + flying)
+        )
+        assert sky.mailbox.hastens
+
+        sky.elsewhere()
+        heard = [sky.hasten(f"g{number}", 1) for number in range(flying)]
+        for _ in heard:
+            sky.log.say()
+        first = FEWEST + flying + 2  # behind the other's
+        assert [a.receipt.step for a in await down(*heard) if isinstance(a, Answer)] == list(
+            range(first, first + flying)
+        )
+        assert sky.sum == sum(sky.logged()) == first + flying - 1
+        assert state_digest(sky.hot.model) == sky.digest_again()
+        assert not sky.mailbox.hasten(sky.draft("h", 1), Ear(unheard))
+        await alone_for(sky, 2 * FEWEST + 1)  # of the first it is not sure yet
+        assert sky.mailbox.hastens and sky.free
+
+    def unheard(answer: object) -> None:
+        raise AssertionError(f"told {answer} of a push that was not taken")
+
+    fly(story, shared=True, ready=False)
