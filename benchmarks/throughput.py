@@ -56,7 +56,7 @@ def _measure(
     requests = plan.pick(2000, 50)
     with ExitStack() as opened:
         echoes = opened.enter_context(Crowd(echo, [_echo(NBYTES)] * len(workers)))
-        pushes = opened.enter_context(Crowd(service.port, [_in_turn(own) for own in workers]))
+        pushes = opened.enter_context(Crowd(service.port, [in_turn(own) for own in workers]))
         cases = {LIMIT: lambda: echoes.run(requests), "push": lambda: pushes.run(requests)}
         samples = take_turns(cases, plan.pick(10, 2), warmups=1)
         note = f"generator busy {echoes.load:.0%} of an echo, {pushes.load:.0%} of a push"
@@ -64,7 +64,8 @@ def _measure(
     report.figures.append(samples.figure(label, "push", (LIMIT,), goal=GOAL, requests=requests, note=note))
 
 
-def _in_turn(workers: Iterable[Worker]) -> Callable[[], Parts]:
+def in_turn(workers: Iterable[Worker]) -> Callable[[], Parts]:
+    """The workers' pushes one after the other, round and round."""
     waiting = cycle(workers)
     return lambda: next(waiting).request()
 

@@ -1,6 +1,6 @@
 """Who may import whom: DESIGN section 3 as one table, held against the service's syntax trees.
 
-start-up (__main__, cli, server, handover, supervisor, doctor) → api → replica → {store, machine, wire}
+start-up (__main__, cli, server, handover, supervisor, sharing …) → api → replica → {store, machine, wire}
 machine → {optim, kernels};  optim → kernels' operations;  all → {entries, errors, dtypes}
 """
 
@@ -22,9 +22,10 @@ SHARED = {"", "entries", "errors", "dtypes", "blocks"}
 FLOORS: dict[str, set[str]] = {
     "__main__": {"cli"},
     "cli": {"server", "doctor", "demo", "settings", "handover"},
-    "server": {"api", "replica", "store", "kernels.device", "settings", "handover", "supervisor"},
+    "server": {"api", "replica", "store", "kernels.device", "settings", "handover", "supervisor", "sharing"},
     "handover": {"settings", "store.leash"},
     "supervisor": set(),
+    "sharing": set(),
     "doctor": {"store", "kernels.device", "settings"},
     "settings": set(),
     "api": {"replica", "wire", "optim.catalog", "optim.guide", "optim.schedules", "optim.transforms"},

@@ -20,11 +20,16 @@ COMMAND = (sys.executable, "-m", "gradledger_server", "replica")
 
 
 class Handover(BaseModel):
-    """`listener` is an inherited descriptor; in `metrics_dir` the processes count together."""
+    """`listener` is an inherited descriptor; in `metrics_dir` the processes count together.
+
+    `board` is the file of the connections that each holds, this one at its `place`.
+    """
 
     settings: Settings
     listener: int
     metrics_dir: Path
+    board: Path
+    place: int
     parent_pid: int
 
     def start(self) -> subprocess.Popen[bytes]:

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -26,6 +27,7 @@ from gradledger_server.handover import Handover
 from gradledger_server.kernels.device import open_device
 from gradledger_server.replica import Cadence, Replica
 from gradledger_server.settings import Settings
+from gradledger_server.sharing import ABSENT, Board, SharingServer
 from gradledger_server.store import MemoryStore, RedisStore, Store, open_store
 from gradledger_server.supervisor import Supervisor
 
@@ -51,7 +53,7 @@ def run(settings: Settings) -> None:
         try:
             _announce(f"http://{settings.host}:{port}", store)
             if settings.workers == 1:
-                _serve(listener, store, settings, Metrics())
+                _serve(uvicorn.Server(configured(store, settings, Metrics())), listener)
             else:
                 _supervise(listener, store, settings)
         finally:
@@ -68,16 +70,16 @@ def run_replica(handover: Handover) -> None:
     store = RedisStore(settings.redis_url, settings.durability or "memory")
     try:
         with socket.socket(fileno=handover.listener) as listener:
-            _serve(listener, store, settings, Metrics(handover.metrics_dir))
+            config = configured(store, settings, Metrics(handover.metrics_dir))
+            _serve(SharingServer(config, Board(handover.board), handover.place), listener)
     finally:
         store.close()
 
 
-def _serve(listener: socket.socket, store: Store, settings: Settings, metrics: Metrics) -> None:
-    config = configured(store, settings, metrics)
+def _serve(server: uvicorn.Server, listener: socket.socket) -> None:
     gc.freeze()  # what start-up made stays: no need to look through it ever again
     gc.set_threshold(10_000, 50, 50)
-    uvicorn.Server(config).run(sockets=[listener])
+    server.run(sockets=[listener])
 
 
 def configured(store: Store, settings: Settings, metrics: Metrics) -> uvicorn.Config:
@@ -98,18 +100,30 @@ def _supervise(listener: socket.socket, store: RedisStore, settings: Settings) -
     """Several processes on the one listening socket.
 
     Who dies leaves its unaccepted connections to the others, as it would not with a socket of its own
-    (SO_REUSEPORT), and the connections spread more evenly than by the kernel's hash.
+    (SO_REUSEPORT), and connections are shared out evenly, as they are not by the kernel's hash.
     """
     threads = settings.threads or max(1, len(os.sched_getaffinity(0)) // settings.workers)
     found = {"redis_url": store.url, "durability": store.durability, "threads": threads}
-    with TemporaryDirectory(prefix="gradledger-metrics-") as metrics_dir:
-        handover = Handover(
-            settings=settings.model_copy(update=found),
-            listener=listener.fileno(),
-            metrics_dir=Path(metrics_dir),
-            parent_pid=os.getpid(),
-        )
-        processes = Supervisor(handover.start, settings.workers, lambda pid: bury(pid, handover.metrics_dir))
+    with TemporaryDirectory(prefix="gradledger-") as shared:
+        metrics_dir, board_path = Path(shared, "metrics"), Path(shared, "connections")
+        metrics_dir.mkdir()
+        board = Board.make(board_path, settings.workers)
+
+        def start(place: int) -> subprocess.Popen[bytes]:
+            return Handover(
+                settings=settings.model_copy(update=found),
+                listener=listener.fileno(),
+                metrics_dir=metrics_dir,
+                board=board_path,
+                place=place,
+                parent_pid=os.getpid(),
+            ).start()
+
+        def buried(place: int, pid: int) -> None:
+            board.say(place, ABSENT)
+            bury(pid, metrics_dir)
+
+        processes = Supervisor(start, settings.workers, buried)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: processes.stop())
         processes.run(settings.drain_s + SAVING_S)

@@ -38,10 +38,16 @@ class _Place:
 
 
 class Supervisor:
-    """Keeps `count` processes that `start` makes. `buried` is told the process id of each that has died."""
+    """Keeps `count` processes, which `start` makes, given a place: 0 to `count` - 1.
+
+    `buried` is told the place and the process id of each that has died.
+    """
 
     def __init__(
-        self, start: Callable[[], Process], count: int, buried: Callable[[int], None] = lambda _: None
+        self,
+        start: Callable[[int], Process],
+        count: int,
+        buried: Callable[[int, int], None] = lambda *_: None,
     ) -> None:
         self._start, self._buried = start, buried
         self._places = [_Place() for _ in range(count)]
@@ -58,18 +64,18 @@ class Supervisor:
         """
         try:
             while not self._stopping:
-                for place in self._places:
-                    self._tend(place, time.monotonic())
+                for number, place in enumerate(self._places):
+                    self._tend(number, place, time.monotonic())
                 time.sleep(POLL_S)
         finally:
             self._end(patience_s)
 
-    def _tend(self, place: _Place, now: float) -> None:
+    def _tend(self, number: int, place: _Place, now: float) -> None:
         if place.process is None and now >= place.due_at:
-            place.process, place.born_at = self._start(), now
+            place.process, place.born_at = self._start(number), now
         elif place.process is not None and (status := place.process.poll()) is not None:
             log.warning("a service process died", pid=place.process.pid, status=status)
-            self._buried(place.process.pid)
+            self._buried(number, place.process.pid)
             place.bury(now)
             if place.young_deaths == YOUNG_DEATHS:
                 raise GradledgerError(

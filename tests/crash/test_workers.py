@@ -113,6 +113,27 @@ def test_a_process_killed_under_load_loses_nothing(several: Service) -> None:
     check_rounds(several, "together", trainees)
 
 
+def test_connections_are_shared_out_evenly_also_after_a_death(several: Service) -> None:
+    """Of 24 that come a moment apart, one process would get nearly all, were it not told of the others."""
+    wait_until(lambda: is_whole(several, COUNT))
+    processes(several)[1].kill()
+    wait_until(lambda: is_whole(several, COUNT))
+    with ExitStack() as opened:
+        for _ in range(24):
+            line = opened.enter_context(closing(http.client.HTTPConnection("127.0.0.1", several.port)))
+            line.request("GET", "/healthz")
+            assert line.getresponse().read()
+            time.sleep(0.01)
+        held = [served_by(each, several.port) for each in processes(several)]
+        assert sum(held) >= 24 and max(held) - min(held) <= 4, held
+
+
+def served_by(process: psutil.Process, port: int) -> int:
+    """The connections to the port that a process holds."""
+    found = process.net_connections("tcp")
+    return sum(each.status == psutil.CONN_ESTABLISHED and each.laddr.port == port for each in found)
+
+
 def disband(service: Service, model: str, trainees: list[Trainee]) -> None:
     """All finish after the push at hand, and whoever has leaves, so that the others' rounds can close."""
     for trainee in trainees:
