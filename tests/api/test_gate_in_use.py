@@ -37,15 +37,20 @@ class Line:
         self.idle, self.write_paused, self.closing = True, False, False
         self.default_headers: list[tuple[bytes, bytes]] = []
         self.begins = self.ends = self.note = lambda *_: None
+        self.hasty = False  # then answers are there at once
         self.shortcut = Shortcut(self, self)  # type: ignore[arg-type]
 
     def place(self, nbytes: int) -> memoryview:
         return memoryview(bytearray(nbytes))
 
     def at_once(self, _: object, told: Told) -> None:
-        told(None)
+        told(self.answer if self.hasty else None)
 
     async def serve(self, _: object) -> Response:
+        return self.answer
+
+    @property
+    def answer(self) -> Response:
         return Parts([b"header", bytes(LARGE)], SAFETENSORS)
 
     def write(self, data: bytes) -> None:
@@ -59,9 +64,11 @@ class Line:
         assert self.shortcut.takes(head("GET", "/v1/models/m/parameters", Accept=SAFETENSORS))
 
 
-def test_a_large_answer_of_the_shortcut_rests_while_a_push_is_at_work() -> None:
+@pytest.mark.parametrize("hasty", [False, True])
+def test_a_large_answer_of_the_shortcut_rests_while_a_push_is_at_work(*, hasty: bool) -> None:
     async def work(gate: Gate) -> None:
         line = Line(gate)
+        line.hasty = hasty
         with gate.push():
             line.pull()
             await asyncio.sleep(SOON_S)

@@ -102,6 +102,17 @@ def test_pushes_fly_as_long_as_nobody_else_does(flying: int) -> None:
         await alone_for(sky, 2 * FEWEST + 1)  # of the first it is not sure yet
         assert sky.mailbox.hastens and sky.free
 
+        for number in range(6 * FEWEST):  # so long that what was wrong is forgotten
+            heard = [sky.hasten(f"i{number}", 1)]
+            sky.log.say()
+            await down(*heard)
+        sky.elsewhere()
+        heard = [sky.hasten("j", 1)]
+        sky.log.say()
+        await down(*heard)
+        await alone_for(sky, 2 * FEWEST + 1)
+        assert sky.mailbox.hastens
+
     def unheard(answer: object) -> None:
         raise AssertionError(f"told {answer} of a push that was not taken")
 
