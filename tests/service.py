@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+import psutil
 import urllib3
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
@@ -158,3 +159,11 @@ class Answer:
 def normal(shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:
     """Seeded float32 noise."""
     return np.random.default_rng(seed).standard_normal(shape, np.float32)
+
+
+def gone(pid: int) -> bool:
+    """Whether the process has ended, be it that nobody has buried it yet."""
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True

@@ -15,25 +15,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 from safetensors.numpy import save
 
 from tests.crash.external import External
 from tests.crash.load import LARGE, MIDDLING, SMALL, Worker, check
-from tests.service import SAFETENSORS, Service, normal
+from tests.service import SAFETENSORS, Service, gone, normal
 
 ROUNDS = int(os.environ.get("GRADLEDGER_CRASH_ROUNDS", "20"))
 SEED = int(os.environ.get("GRADLEDGER_CRASH_SEED", "20260801"))
 TARGETS = (SMALL, MIDDLING, LARGE)
-
-
-def gone(pid: int) -> bool:
-    """Whether the process has ended, be it that nobody has buried it yet."""
-    try:
-        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return True
 
 
 def wait_until(true: Callable[[], bool], within_s: float) -> None:

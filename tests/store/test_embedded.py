@@ -19,6 +19,7 @@ from gradledger_server.errors import StoreUnavailable, StoreUnsuitable
 from gradledger_server.store import Embedded, RedisStore, Store, open_store
 from gradledger_server.store.contract import Appended, Snapshot
 from gradledger_server.store.datadir import SOCKET_PATH_BYTES, DataDir
+from tests.service import gone
 from tests.store.conftest import grow, push, record
 
 PAYLOAD = bytes(range(256)) * 1000
@@ -43,10 +44,6 @@ def wait_until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
     while not holds():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.01)
-
-
-def alive(pid: int) -> bool:
-    return psutil.pid_exists(pid) and bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
 
 
 def answered(store: Store) -> bool:
@@ -74,7 +71,7 @@ def test_an_orderly_stop_loses_nothing(tmp_path: Path, durability: str) -> None:
         assert store.facts().durability == durability
         begin(store)
         pid = server.pid
-    assert not alive(pid)
+    assert gone(pid)
     with Embedded(tmp_path, durability) as server:
         assert is_whole(RedisStore(server.url))
 
@@ -119,7 +116,7 @@ def test_a_killed_server_comes_back_with_everything_acknowledged(tmp_path: Path)
             old = server.pid
             os.kill(old, signal.SIGSTOP)  # so that it cannot be back before the next line
             os.kill(old, signal.SIGKILL)
-            wait_until(lambda: not alive(old))  # noqa: B023
+            wait_until(lambda: gone(old))  # noqa: B023
             wait_until(lambda: server.pid != old and answered(store))  # noqa: B023
             assert is_whole(store)
         assert isinstance(store.append("epoch", [push("more")])[0], Appended)
@@ -145,9 +142,9 @@ def test_a_killed_service_takes_its_server_along_and_the_next_one_finds_the_data
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as service:
         assert service.stdout is not None
         pid = int(service.stdout.readline())
-        assert alive(pid)
+        assert not gone(pid)
         service.kill()
-    wait_until(lambda: not alive(pid))
+    wait_until(lambda: gone(pid))
     with Embedded(tmp_path) as server:
         store = RedisStore(server.url)
         assert store.find("model") == "epoch"
@@ -161,10 +158,10 @@ def test_a_server_left_over_from_a_killed_service_is_stopped_first(tmp_path: Pat
         pid = int(service.stdout.readline())
         os.kill(pid, signal.SIGSTOP)  # it cannot hear that the service died
         service.kill()
-    assert alive(pid)
+    assert not gone(pid)
     timer = subprocess.Popen(["sh", "-c", f"sleep 0.5; kill -CONT {pid}"])
     with Embedded(tmp_path) as server:
-        assert not alive(pid) and server.pid != pid
+        assert gone(pid) and server.pid != pid
         assert RedisStore(server.url).find("model") == "epoch"
     timer.wait()
 
@@ -176,7 +173,7 @@ def test_two_services_cannot_share_a_directory(tmp_path: Path) -> None:
     ):
         Embedded(tmp_path).start()
     assert "--data-dir" in refused.value.advice
-    assert not alive(server.pid)
+    assert gone(server.pid)
     with Embedded(tmp_path):
         pass
 
@@ -216,7 +213,7 @@ def test_open_store_brings_its_own_server_and_takes_it_along(tmp_path: Path) -> 
     begin(store)
     [child] = [child for child in psutil.Process().children() if child.cwd() == str(tmp_path / "data")]
     store.close()
-    assert not alive(child.pid)
+    assert gone(child.pid)
 
 
 def test_open_store_takes_a_url_and_holds_it_to_what_was_asked(server: Embedded, raw: redis.Redis) -> None:
