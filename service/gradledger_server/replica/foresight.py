@@ -1,8 +1,9 @@
 """What a push will come to, worked out while the log is still writing it down.
 
 Who has the server alone (`AsyncLog.tenure`) knows where the log ends, who pushed last, and so what the log
-will say of the next entry. What is worked out is shown to nobody before the log has said that very thing. If
-it says another, the state is given up and played from the log once more (`Hot.anew`).
+will say of the next entry; who shares it may guess (`solitude.py`). What is worked out is shown to nobody
+before the log has said that very thing. If it says another, the state is given up and played from the log
+once more (`Hot.anew`).
 """
 
 from __future__ import annotations
