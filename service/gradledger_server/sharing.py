@@ -175,5 +175,7 @@ class SharedDoor:
 
     def _entered(self, task: asyncio.Task[Any]) -> None:
         self._entering.discard(task)
+        if self._held.changed is not None:  # unless nobody is let in any more
+            self._tell()
         if not task.cancelled():
             task.exception()  # it was gone before it was there

@@ -204,6 +204,25 @@ def test_a_large_answer_to_a_slow_reader_is_whole(service: Service, new: Model) 
     assert heard.endswith(values.tobytes())
 
 
+def test_a_push_whose_body_is_on_its_way_is_answered_when_the_service_ends(tmp_path: Path) -> None:
+    with Service(tmp_path) as ending:
+        model = Model(ending, "m").create({"w": {"shape": [50_000]}}, SGD)
+        values = save({"w": np.zeros(50_000, np.float32)})
+        assert model.send("PUT", "/parameters", values, Content_Type=SAFETENSORS).status == 200
+        request = pushed(model, values, "?worker=w&sequence=1", Prefer="return=minimal")
+        half = len(request) // 2
+        with socket.create_connection(("127.0.0.1", ending.port), timeout=10) as line:
+            line.sendall(request[:half])
+            time.sleep(0.2)
+            stopping = threading.Thread(target=lambda: ending.signal(signal.SIGTERM))
+            stopping.start()
+            time.sleep(0.1)
+            line.sendall(request[half:])
+            heard = line.recv(1 << 16)
+            stopping.join(20)
+        assert heard.startswith(b"HTTP/1.1 200"), heard
+
+
 def test_who_waits_is_answered_when_the_service_ends(tmp_path: Path) -> None:
     with Service(tmp_path) as ending:
         model = Model(ending, "m").create({"b": {"values": [1.0, 2.0, 3.0], "dtype": "F64"}}, SGD)

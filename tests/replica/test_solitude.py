@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from gradledger_server.replica import Answer
+from gradledger_server.replica import Answer, Hot
 from gradledger_server.replica.solitude import FEWEST, MOST, Solitude
 from tests.replica.sky import Ear, Sky, down, fly
 from tests.replica.world import state_digest
@@ -14,7 +14,7 @@ from tests.replica.world import state_digest
 
 def solitude() -> tuple[Solitude, SimpleNamespace]:
     """With the playback that it listens to."""
-    playback = SimpleNamespace(heard=3)
+    playback = SimpleNamespace(heard=3, unsaved_entries=0)
     return Solitude(playback), playback  # type: ignore[arg-type]
 
 
@@ -38,6 +38,12 @@ def test_whoever_is_heard_in_between_ends_it() -> None:
     assert not guess.likely
     guess.note()
     assert pushes_until_likely(guess) == FEWEST
+
+
+def test_it_takes_half_as_many_as_there_would_be_entries_to_play() -> None:
+    guess, playback = solitude()
+    playback.unsaved_entries = 100 * FEWEST
+    assert pushes_until_likely(guess) == 50 * FEWEST
 
 
 def test_each_time_it_was_wrong_it_takes_twice_as_many_up_to_a_bound() -> None:
@@ -64,9 +70,22 @@ def test_what_was_wrong_is_forgotten_after_a_while() -> None:
     assert pushes_until_likely(guess) == 4 * FEWEST, "it would have been eight times as many"
 
 
+def test_it_is_forgotten_by_and_by() -> None:
+    guess, _ = solitude()
+    for _ in range(4):
+        guess.note()
+        guess.wrong()
+    for _ in range(4 * 16 * FEWEST + 10):
+        guess.note()
+    guess.wrong()
+    assert pushes_until_likely(guess) == 16 * FEWEST, "a half of it, and that doubled"
+
+
 async def alone_for(sky: Sky, pushes: int) -> None:
     """So many by the ordinary way, in which nothing flies."""
-    first = len(sky.logged())
+    head = sky.store.head(sky.hot.epoch)
+    assert head is not None
+    first = head.offset - 1  # behind its creation
     for number in range(first, first + pushes):
         assert not sky.mailbox.hastens
         assert (await sky.push(f"w{number}", 1)).receipt.step == number + 1
@@ -106,6 +125,7 @@ def test_pushes_fly_as_long_as_nobody_else_does(flying: int) -> None:
             heard = [sky.hasten(f"i{number}", 1)]
             sky.log.say()
             await down(*heard)
+        await sky.mailbox.run(Hot.save)  # there is little to play again
         sky.elsewhere()
         heard = [sky.hasten("j", 1)]
         sky.log.say()

@@ -88,7 +88,10 @@ class Protocol(HttpToolsProtocol):
     def timeout_keep_alive_handler(self) -> None:
         """Hangs up on whoever has been silent for long; the timer is not set anew for each request."""
         self.timeout_keep_alive_task = None
-        rested_s = None if self._rests_since is None else self.loop.time() - self._rests_since
+        if self.transport.is_closing():
+            return
+        since = None if self.flow.write_paused else self._rests_since  # the last answer may be under way
+        rested_s = None if since is None else self.loop.time() - since
         if rested_s is None or rested_s < self.timeout_keep_alive:
             self._wait_for_more(self.timeout_keep_alive - (rested_s or 0.0))
         else:

@@ -56,14 +56,15 @@ class Shortcut:
     def __init__(self, lane: Lane, parser: Parser) -> None:
         self._lane, self._parser = lane, parser
         self._request: Whole | None = None  # at work
+        self._landing = False  # a body
         self._behind: list[bytes] = []
         self._last = False
         self._began = 0.0  # of that request
 
     @property
     def busy(self) -> bool:
-        """Whether a request is being served."""
-        return self._request is not None
+        """Whether a request is being served, or on its way here."""
+        return self._landing or self._request is not None
 
     def takes(self, data: bytes) -> bool:
         """Whether what arrived is dealt with here; if not, it is the parser's."""
@@ -82,6 +83,7 @@ class Shortcut:
         if there == len(body):
             self._begin(head, body)
         else:
+            self._landing = True
             self._parser.read_into(body[there:], partial(self._begin, head, body))
         return True
 
@@ -94,10 +96,11 @@ class Shortcut:
         if self._request is not None:
             self._request.hung_up = True
         self._behind.clear()
-        self._last = True
+        self._landing, self._last = False, True
 
     def _begin(self, head: Head, body: memoryview) -> None:
         request = Whole(head, body, telemetry.request_id(head.headers))
+        self._landing = False
         self._request, self._began = request, time.perf_counter()
         self._lane.at_once(request, partial(self._told, request))
 

@@ -41,7 +41,7 @@ class Quick:
     @property
     def foresees(self) -> bool:
         """Whether it can be told, or well guessed, behind what the next push will come to lie."""
-        return self.is_latest or self._solitude.likely
+        return self.is_latest or (self._solitude.likely and not self._hot.model.layout.tables)
 
     def landed(self) -> None:
         """A push lies where it was foreseen to."""

@@ -95,7 +95,7 @@ class Sight:
                 gone = error
             ring = self.playback.ring
             found, lost = ring.after(ring.end if after is None else after, most)
-            if gone is not None and not found:
+            if gone is not None and (not found or self.playback.broken):  # or they tell of what was foreseen
                 raise gone
             until = found[-1].place if found else ring.end
             return News(found, until, lost, self.model.step)

@@ -2,8 +2,8 @@
 
 Where others may write to the server too, nobody knows the log's end without asking. But a connection stays
 with the process that took it, so most models hear from one process for a long time. Whoever relies on the
-guess has to play the state anew where it is wrong, so each time it was wrong it takes twice as many pushes
-to be made again.
+guess has to play the state anew where it is wrong. So it takes half as many pushes as there would be entries
+to play, and each time it was wrong it takes twice as many to be made again.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ class Solitude:
         self._heard = playback.heard  # entries that came from the log, not from here
         self._ours = 0  # since the last of those
         self._needed = FEWEST
+        self._right = 0  # pushes since that was changed
 
     @property
     def likely(self) -> bool:
         """Whether so many pushes came from here that the next entry will be one as well."""
-        return self._ours >= self._needed and self._heard == self._playback.heard
+        needed = max(self._needed, self._playback.unsaved_entries // 2)
+        return self._ours >= needed and self._heard == self._playback.heard
 
     def note(self, pushes: int = 1) -> None:
         """So many were appended from here."""
@@ -34,10 +36,11 @@ class Solitude:
             self._heard, self._ours = self._playback.heard, 0
             return
         self._ours += pushes
-        if self._needed > FEWEST and self._ours >= 4 * self._needed:
-            self._needed //= 2
+        self._right += pushes
+        if self._needed > FEWEST and self._right >= 4 * self._needed:
+            self._needed, self._right = self._needed // 2, 0
 
     def wrong(self) -> None:
         """Somebody else was there, or nobody knows. Of pushes in the air together, each may say so."""
         if self._ours:
-            self._ours, self._needed = 0, min(2 * self._needed, MOST)
+            self._ours, self._right, self._needed = 0, 0, min(2 * self._needed, MOST)
