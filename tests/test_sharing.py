@@ -103,6 +103,10 @@ def test_everybody_holds_as_many_as_the_others(
         connect(opened, listener, 30, gap_s)
         shares = held(places, 30)
         assert max(shares) - min(shares) <= apart
+        deadline = time.monotonic() + 2
+        while list(board._held) != shares:
+            assert time.monotonic() < deadline, "the board says what is held, and no more"
+            time.sleep(0.005)
 
 
 def test_who_lost_some_is_given_the_next(listener: socket.socket, board: Board) -> None:

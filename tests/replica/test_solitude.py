@@ -6,9 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from gradledger_server.entries import Delete
+from gradledger_server.errors import ModelNotFound
 from gradledger_server.replica import Answer, Hot
 from gradledger_server.replica.solitude import FEWEST, MOST, Solitude
-from tests.replica.sky import Ear, Sky, down, fly
+from gradledger_server.wire.records import to_record
+from tests.replica.sky import SGD, Ear, Sky, Trust, down, fly
 from tests.replica.world import state_digest
 
 
@@ -137,3 +140,33 @@ def test_pushes_fly_as_long_as_nobody_else_does(flying: int) -> None:
         raise AssertionError(f"told {answer} of a push that was not taken")
 
     fly(story, shared=True, ready=False)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_model_with_a_table_does_not_fly_on_a_guess(*, shared: bool) -> None:
+    """It would be long to load anew. Who has the server alone need not guess."""
+
+    async def story(sky: Sky) -> None:
+        table = {"t": {"rows": "lazy", "init": {"name": "zeros"}}}
+        sky.world.create("rows", {"t": (10, 2)}, None, tables=table, optimizer=SGD)
+        mailbox = type(sky.mailbox)(sky.world.hot("rows"), sky.log, sky.threads)
+        mailbox._quick._solitude = Trust(mailbox.hot.playback)
+        await mailbox.look()
+        assert mailbox.hastens != shared
+
+    fly(story, shared=shared)
+
+
+def test_nobody_hears_of_a_step_that_was_only_foreseen() -> None:
+    """Somebody else deletes the model, and the push that is in the air comes down nowhere."""
+
+    async def story(sky: Sky) -> None:
+        begun = sky.hot.news(None, 10).until
+        assert sky.store.delete("m", sky.hot.epoch, to_record(Delete(0)))
+        heard = sky.hasten("a", 1)
+        sky.log.say()
+        assert isinstance((await down(heard))[0], ModelNotFound)
+        with pytest.raises(ModelNotFound):
+            sky.hot.news(begun, 10)
+
+    fly(story, shared=True)
