@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from gradledger import Model
-from gradledger.transport import Answer, Transport
+from gradledger.answer import Answer
+from gradledger.transport import Transport
 from gradledger_server.demo import digits
 
 BATCH = 32

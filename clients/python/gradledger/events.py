@@ -14,15 +14,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from http.client import HTTPException
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
 
-import urllib3
-from urllib3.exceptions import HTTPError
-
+from gradledger.answer import PIECE_BYTES, Stream
 from gradledger.errors import ConnectionFailed, GradledgerError, MalformedAnswer
 from gradledger.patience import Patience
-from gradledger.transport import PIECE_BYTES, Transport
+from gradledger.transport import Transport
 
 QUIET_S = 15.0  # the service says so often that nothing is new
 EVENT_BYTES = 16 << 20  # no event may be longer
@@ -52,7 +51,7 @@ class Events:
     def __init__(self, transport: Transport, path: str, after: str | int | None) -> None:
         self._transport, self._path = transport, f"{path}/events"
         self.last_id = None if after is None else str(after)
-        self._response: urllib3.BaseHTTPResponse | None = None
+        self._stream: Stream | None = None
         self._blocks: Iterator[_Block] = iter(())
         self._patience: Patience | None = None  # begins to run out when something breaks
         self._over = False
@@ -104,16 +103,16 @@ class Events:
         headers = {"Accept": "text/event-stream"}
         if self.last_id is not None:
             headers["Last-Event-ID"] = self.last_id
-        self._response = self._transport.stream(self._path, headers=headers, quiet_s=QUIET_S)
-        self._blocks = _blocks(self._response)
+        self._stream = self._transport.stream(self._path, headers=headers, quiet_s=QUIET_S)
+        self._blocks = _blocks(self._stream)
 
     def _hear(self) -> Event | None:
         """The next event; None for words that are none."""
-        if self._response is None:
+        if self._stream is None:
             self._connect()
         try:
             block = next(self._blocks, None)
-        except (HTTPError, OSError) as error:
+        except (HTTPException, OSError) as error:
             raise ConnectionFailed(f"the stream of events broke ({error})") from error
         if block is None:
             raise ConnectionFailed("the stream of events ended, and the model did not")
@@ -123,9 +122,9 @@ class Events:
         return event
 
     def _hang_up(self) -> None:
-        if self._response is not None:
-            self._response.close()
-        self._response, self._blocks = None, iter(())
+        if self._stream is not None:
+            self._stream.close()
+        self._stream, self._blocks = None, iter(())
 
 
 class _Block(NamedTuple):
@@ -147,12 +146,12 @@ class _Block(NamedTuple):
         return Event(self.kind, facts, self.id)
 
 
-def _blocks(response: urllib3.BaseHTTPResponse) -> Iterator[_Block]:
+def _blocks(stream: Stream) -> Iterator[_Block]:
     """The blocks of an event stream (WHATWG HTML, 9.2); one that is cut off is none."""
     fields: dict[str, str] = {}
     data: list[str] = []
     size_bytes = 0
-    for line in _lines(response):
+    for line in _lines(stream):
         size_bytes += len(line)
         _bound(size_bytes)
         name, _, value = line.partition(":")
@@ -166,9 +165,9 @@ def _blocks(response: urllib3.BaseHTTPResponse) -> Iterator[_Block]:
             fields[name] = value
 
 
-def _lines(response: urllib3.BaseHTTPResponse) -> Iterator[str]:
+def _lines(stream: Stream) -> Iterator[str]:
     begun = bytearray()
-    while piece := response.read1(PIECE_BYTES):
+    while piece := stream.read(PIECE_BYTES):
         for number, part in enumerate(piece.split(b"\n")):
             if number:  # the part before ended its line
                 yield _text(begun)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gradledger import tensors
-from gradledger.errors import MalformedAnswer
 from gradledger.rows import Rows, joined
 from gradledger.tensors import Params, Place
 
 
 class Landing:
-    """Takes the bytes of a safetensors body as they come and puts the numbers where they belong.
+    """Reads the numbers of a safetensors body straight to where they belong.
 
     `out` holds arrays by name: writable, contiguous, little-endian. Raises ValueError for one that is not.
     Rows of tables among them are left alone: how many arrive differs from push to push.
@@ -26,41 +24,22 @@ class Landing:
         self._out = {name: array for name, array in out.items() if not isinstance(array, Rows)}
         for name, array in self._out.items():
             _require_room(name, array)
-        self.begin()
-
-    def begin(self) -> None:
-        """A body begins, perhaps once more after one that was cut off."""
-        self._head = bytearray()
         self._landed: list[tuple[Place, NDArray[np.uint8]]] = []
-        self._rooms: deque[memoryview] | None = None  # to be filled, once the header is known
 
-    def take(self, piece: bytes | memoryview, length: int) -> None:
-        """The next bytes of a body of `length` bytes.
+    def fill(self, read_into: Callable[[memoryview], None], length: int) -> None:
+        """Reads a body of `length` bytes: its header, then each tensor's numbers into their place.
 
         Raises ValueError if an array given is not what the service sends, MalformedAnswer.
         """
-        rest = memoryview(piece)
-        if self._rooms is None:
-            self._head += rest
-            start = tensors.data_start(self._head, length)
-            if start is None or len(self._head) < start:
-                return
-            places = tensors.places(bytes(self._head[8:start]), length - start)
-            self._landed = [(place, self._memory(place)) for place in places]
-            self._rooms = deque(memory.data for _, memory in self._landed if memory.size)
-            rest = memoryview(bytes(self._head[start:]))
-        while rest:
-            room = self._rooms.popleft()
-            taken = min(len(room), len(rest))
-            room[:taken] = rest[:taken]
-            if taken < len(room):
-                self._rooms.appendleft(room[taken:])
-            rest = rest[taken:]
+        header = _header(read_into, length)
+        places = tensors.places(header, length - 8 - len(header))
+        self._landed = [(place, self._memory(place)) for place in places]
+        for _, memory in self._landed:
+            if memory.size:
+                read_into(memory.data)
 
     def params(self) -> Params:
-        """What has landed. Raises MalformedAnswer if the body ended too early."""
-        if self._rooms is None or self._rooms:
-            raise MalformedAnswer("the safetensors body ends before its last tensor")
+        """What has landed."""
         return joined({place.name: self._array(place, memory) for place, memory in self._landed})
 
     def copy(self, params: Params) -> Params:
@@ -90,6 +69,14 @@ class Landing:
             raise ValueError(
                 f"out[{name!r}] is {given.dtype} of shape {given.shape}; the service sends {dtype} of {shape}"
             )
+
+
+def _header(read_into: Callable[[memoryview], None], length: int) -> bytes:
+    size = bytearray(min(8, length))
+    read_into(memoryview(size))
+    header = bytearray(tensors.data_start(size, length) - len(size))
+    read_into(memoryview(header))
+    return bytes(header)
 
 
 def _require_room(name: str, array: Any) -> None:

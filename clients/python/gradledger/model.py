@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gradledger import tensors
+from gradledger.answer import Answer
 from gradledger.asking import PARAMETERS, RECEIPT, TRAIN, patient, viewed
 from gradledger.compression import BFloat16, Residual, Wire, compressed
 from gradledger.errors import MalformedAnswer, ModelNotFound, ParametersMissing, PreconditionFailed
@@ -25,7 +26,7 @@ from gradledger.receipt import Receipt
 from gradledger.rows import Rows, joined, spread
 from gradledger.seen import Seen
 from gradledger.tensors import Params
-from gradledger.transport import Answer, Body, Transport
+from gradledger.transport import Body, Transport
 
 ACCEPTED = 202  # the push waits for others
 Gradients = Mapping[str, ArrayLike | Rows]
@@ -280,8 +281,8 @@ class Model:
         if answer.status == ACCEPTED:
             return self._newest(landing), _receipt_in(answer)
         try:
-            receipt = json.loads(answer.headers["Receipt"])
-        except (KeyError, ValueError) as error:
+            receipt = json.loads(answer.headers.get("Receipt", ""))
+        except ValueError as error:
             raise MalformedAnswer("the answer to a push has no readable Receipt header") from error
         return self._see(answer, landing=landing), Receipt.from_json(receipt, answer.timing_ms)
 

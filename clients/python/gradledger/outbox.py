@@ -12,9 +12,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from gradledger.answer import Answer
 from gradledger.landing import Landing
 from gradledger.membership import Membership
-from gradledger.transport import Answer, Body, Transport
+from gradledger.transport import Body, Transport
 from gradledger.worker import Worker
 
 T = TypeVar("T")

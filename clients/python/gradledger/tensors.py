@@ -94,22 +94,18 @@ def decode(body: NDArray[np.uint8]) -> Params:
     copy). Raises MalformedAnswer if the tensors do not fill the body exactly.
     """
     start = data_start(body[:8].tobytes(), body.size)
-    if start is None:
-        raise MalformedAnswer(f"a safetensors body of {body.size} bytes has no header")
     data = body[start:]
     found = places(body[8:start].tobytes(), data.size)
     return {place.name: place.view(data[place.start : place.stop]) for place in found}
 
 
-def data_start(head: bytes | bytearray, length: int) -> int | None:
-    """Where the numbers begin in a body of `length` bytes that begins with `head`; None if that is too short.
+def data_start(head: bytes | bytearray, length: int) -> int:
+    """Where the numbers begin in a body of `length` bytes that begins with `head`.
 
-    Raises MalformedAnswer if it is past the end.
+    Raises MalformedAnswer if that is no header, or ends past the body.
     """
-    if len(head) < 8:
-        return None
     size = int.from_bytes(head[:8], "little")
-    if size > length - 8:
+    if len(head) < 8 or size > length - 8:
         raise MalformedAnswer(f"a safetensors body of {length} bytes cannot have a header of {size} bytes")
     return 8 + size
 

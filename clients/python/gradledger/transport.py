@@ -2,45 +2,35 @@
 
 Connection errors, time-outs and answers that say "later" (429, 502, 503, 504) are retried with growing
 pauses, honouring `Retry-After`. That is safe for every request of this client: a push carries its name, and
-the others do no more when repeated. Bodies go out, and answers come in, without being joined or copied whole.
+the others do no more when repeated. Bodies go out from where they lie, and answers are read into their place.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
+import ssl
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from functools import lru_cache
-from typing import Any, cast
+from http.client import HTTPException, HTTPResponse
+from typing import Any
 from urllib.parse import urlencode
 
 import numpy as np
-import urllib3
 from numpy.typing import NDArray
-from urllib3.exceptions import HTTPError, SSLError
 
-from gradledger.connection import JOINED_BYTES, Connection, SecureConnection
-from gradledger.errors import (
-    CertificateRefused,
-    ConnectionFailed,
-    GradledgerError,
-    MalformedAnswer,
-    Problem,
-    problem_from,
-)
+from gradledger.answer import Answer, Stream, receive
+from gradledger.connection import Connection
+from gradledger.errors import CertificateRefused, ConnectionFailed, GradledgerError, Problem, problem_from
 from gradledger.landing import Landing
 from gradledger.memory import Memory
 from gradledger.patience import Patience
+from gradledger.pool import Pool
 from gradledger.version import __version__
 
-PIECE_BYTES = 256 << 10  # read so much at a time: it is copied while still in the processor's cache
-STOP = re.compile(r"(?:^|,)\s*([\w-]+);dur=([0-9]+(?:\.[0-9]+)?)(?=,|$)")  # of Server-Timing, in ms
-ONCE = urllib3.Retry.from_int(False, redirect=False)  # per try: patience counts them, not urllib3
-UNDECLARED_BYTES = 1 << 30  # no more is read of an answer that does not declare its length
+BODILESS = ("GET", "DELETE")  # where nobody expects a body
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,45 +49,19 @@ class Body:
         return sum(len(part) for part in self.parts)
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What came back: 2xx or 304. `tries` > 1 says that an earlier try may have been carried out as well."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: NDArray[np.uint8]  # empty if it landed elsewhere
-    tries: int
-    asked_ms: float  # from the try's beginning to the answer's head
-    read_ms: float  # how long the body took to arrive after that
-
-    def json(self) -> Any:
-        try:
-            return json.loads(self.body.tobytes())
-        except ValueError as error:
-            raise MalformedAnswer(f"expected JSON, got {self.body[:80].tobytes()!r}") from error
-
-    @property
-    def timing_ms(self) -> dict[str, float]:
-        """The last try's time: what the service tells of it, `network` between it and us, and `read`."""
-        stops = {name: float(ms) for name, ms in STOP.findall(self.headers.get("Server-Timing", ""))}
-        return stops | {"network": max(0.0, self.asked_ms - sum(stops.values())), "read": self.read_ms}
-
-
 class Transport:
     """A pool of connections to one service. Threads may share it; so may a fork, which gets its own pool."""
 
     def __init__(self, url: str, *, timeout_s: float, retry_for_s: float, headers: Mapping[str, str]) -> None:
-        self.url = url.rstrip("/")
+        self.url, self._given = url.rstrip("/"), url
         self._timeout_s = timeout_s
         self._retry_for_s = retry_for_s
         self._headers = {"User-Agent": f"gradledger-python/{__version__}", **headers}
-        self._prefix = urllib3.util.parse_url(self.url).path or ""
         self._memory = Memory()
         self._open()
 
     def _open(self) -> None:
-        self._pool = urllib3.connection_from_url(self.url, maxsize=16)
-        self._pool.ConnectionCls = SecureConnection if self._pool.scheme == "https" else Connection
+        self._pool = Pool(self._given, self._timeout_s)
         self._pid = os.getpid()
 
     def close(self) -> None:
@@ -134,19 +98,23 @@ class Transport:
         """For one thing that is begun now, and that the service may take `wait_s` for."""
         return Patience(wait_s + (self._retry_for_s if retry_for_s is None else retry_for_s))
 
-    def stream(self, path: str, *, headers: Mapping[str, str], quiet_s: float) -> urllib3.BaseHTTPResponse:
+    def stream(self, path: str, *, headers: Mapping[str, str], quiet_s: float) -> Stream:
         """An answer that goes on, tried once; whoever reads it closes it. `quiet_s` may be silence.
 
-        Raises like `send`; while it is read, urllib3's HTTPError and OSError say that it broke.
+        Raises like `send`; while it is read, HTTPException and OSError say that it broke.
         """
+        connection = self._connections().take()
         try:
-            response = self._request("GET", path, headers, None, quiet_s)
+            response = self._ask(connection, "GET", path, headers, None, quiet_s)
             if response.status == 200:
-                return response
-            received = _receive(response, None, self._memory)
-        except (HTTPError, OSError) as error:
+                return Stream(connection, response)
+            raise _refusal(response, receive(response, None, self._memory))
+        except (HTTPException, OSError) as error:
+            connection.close()
             raise self._broken("GET", path, error) from error
-        raise _refusal(response, received)
+        except BaseException:
+            connection.close()
+            raise
 
     def _try(
         self,
@@ -160,118 +128,57 @@ class Transport:
     ) -> Answer:
         began = time.perf_counter()
         try:
-            response = self._request(method, target, headers, body, wait_s)
-            headed = time.perf_counter()
-            received = _receive(response, landing if response.status == 200 else None, self._memory)
-            ended = time.perf_counter()
-        except (HTTPError, OSError) as error:
+            with self._connections().connection() as connection:
+                response = self._ask(connection, method, target, headers, body, wait_s)
+                headed = time.perf_counter()
+                received = receive(response, landing if response.status == 200 else None, self._memory)
+                ended = time.perf_counter()
+        except (HTTPException, OSError) as error:
             raise self._broken(method, target, error) from error
         if 200 <= response.status < 300 or response.status == 304:
             asked_ms, read_ms = 1e3 * (headed - began), 1e3 * (ended - headed)
             return Answer(response.status, response.headers, received, tries, asked_ms, read_ms)
         raise _refusal(response, received)
 
-    def _request(
-        self, method: str, target: str, headers: Mapping[str, str], body: Body | None, wait_s: float
-    ) -> urllib3.BaseHTTPResponse:
+    def _connections(self) -> Pool:
         if self._pid != os.getpid():
             self._open()
-        return self._pool.urlopen(
+        return self._pool
+
+    def _ask(
+        self,
+        connection: Connection,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: Body | None,
+        wait_s: float,
+    ) -> HTTPResponse:
+        return connection.ask(
             method,
-            self._prefix + target,
-            body=None if body is None else _chunks(body),
-            headers={**self._headers, **headers, **_framing(body)},
-            timeout=_timeout(self._timeout_s, self._timeout_s + wait_s),
-            retries=ONCE,
-            redirect=False,
-            preload_content=False,
-            decode_content=False,
+            self._pool.prefix + target,
+            {**self._headers, **headers, **_framing(method, body)},
+            () if body is None else body.parts,
+            self._timeout_s + wait_s,
         )
 
     def _broken(self, method: str, target: str, error: Exception) -> ConnectionFailed:
-        kind = CertificateRefused if isinstance(error, SSLError) else ConnectionFailed
-        return kind(f"{method} {self.url}{target}: no answer ({error})")
+        cut = (ssl.SSLEOFError, ssl.SSLZeroReturnError)  # in the middle of TLS, which can be mended
+        refused = isinstance(error, ssl.SSLError) and not isinstance(error, cut)
+        kind = CertificateRefused if refused else ConnectionFailed
+        return kind(f"{method} {self.url}{target}: no answer ({type(error).__name__}: {error})")
 
 
-@lru_cache(64)
-def _timeout(connect_s: float, read_s: float) -> urllib3.Timeout:
-    return urllib3.Timeout(connect=connect_s, read=read_s)
-
-
-def _refusal(response: urllib3.BaseHTTPResponse, received: NDArray[np.uint8]) -> Problem:
+def _refusal(response: HTTPResponse, received: NDArray[np.uint8]) -> Problem:
     request_id = response.headers.get("X-Request-ID") or response.headers.get("Request-Id")
     later_s = _retry_after_s(response.headers.get("Retry-After"))
     return problem_from(response.status, received.tobytes(), request_id, later_s)
 
 
-def _framing(body: Body | None) -> dict[str, str]:
-    # The length is declared, so that urllib3 sends the parts as they are instead of as HTTP chunks.
-    return {} if body is None else {"Content-Type": body.media_type, "Content-Length": str(body.length_bytes)}
-
-
-def _chunks(body: Body) -> Iterable[bytes]:
-    if body.length_bytes <= JOINED_BYTES:
-        return [b"".join(body.parts)]
-    return cast("Iterable[bytes]", body.parts)  # urllib3 hands them to the socket, which takes any buffer
-
-
-def _receive(
-    response: urllib3.BaseHTTPResponse, landing: Landing | None, memory: Memory
-) -> NDArray[np.uint8]:
-    # An answer read to its end gives its connection back to the pool; a broken one must not.
-    try:
-        if landing is None:
-            received = _whole(response, memory)
-        else:
-            received = np.empty(0, np.uint8)
-            _land(response, landing)
-    except BaseException:
-        response.close()
-        raise
-    response.release_conn()
-    return received
-
-
-def _land(response: urllib3.BaseHTTPResponse, landing: Landing) -> None:
-    landing.begin()
-    if response.length_remaining is None:
-        received = _undeclared(response)
-        landing.take(received.data, received.size)
-        return
-    length = response.length_remaining
-    for piece in _pieces(response, length):
-        landing.take(piece, length)
-
-
-def _whole(response: urllib3.BaseHTTPResponse, memory: Memory) -> NDArray[np.uint8]:
-    if response.length_remaining is None:
-        return _undeclared(response)
-    if response.length_remaining <= PIECE_BYTES:  # it comes in one piece: nothing has to be put together
-        return np.frombuffer(b"".join(_pieces(response, response.length_remaining)), np.uint8)
-    received = memory.take(response.length_remaining)
-    view, filled = received.data, 0
-    for piece in _pieces(response, received.size):
-        view[filled : filled + len(piece)] = piece
-        filled += len(piece)
-    return received
-
-
-def _pieces(response: urllib3.BaseHTTPResponse, length: int) -> Iterator[bytes]:
-    while length:
-        piece = response.read(min(PIECE_BYTES, length))  # raises if the answer ends too early
-        length -= len(piece)
-        yield piece
-
-
-def _undeclared(response: urllib3.BaseHTTPResponse) -> NDArray[np.uint8]:
-    received = bytearray()
-    while piece := response.read(PIECE_BYTES):
-        received += piece
-        if len(received) > UNDECLARED_BYTES:
-            raise MalformedAnswer(
-                f"an answer without a declared length went on past {UNDECLARED_BYTES} bytes"
-            )
-    return np.frombuffer(received, np.uint8)
+def _framing(method: str, body: Body | None) -> dict[str, str]:
+    if body is not None:
+        return {"Content-Type": body.media_type, "Content-Length": str(body.length_bytes)}
+    return {} if method in BODILESS else {"Content-Length": "0"}
 
 
 def _retry_after_s(value: str | None) -> float:

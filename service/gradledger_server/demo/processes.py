@@ -12,10 +12,10 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import closing
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import IO, Any
-
-import urllib3
 
 READY_S = 30.0
 DRAIN_S = 10.0
@@ -67,10 +67,12 @@ class Service:
                 self.kill()
 
     def _ready(self) -> bool:
-        try:
-            return urllib3.request("GET", f"{self.url}/readyz", timeout=1.0, retries=False).status == 200
-        except urllib3.exceptions.HTTPError:
-            return False
+        with closing(HTTPConnection("127.0.0.1", self._port, timeout=1.0)) as connection:
+            try:
+                connection.request("GET", "/readyz")
+                return connection.getresponse().status == 200
+            except (HTTPException, OSError):
+                return False
 
 
 class Crew:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -103,8 +103,7 @@ def test_an_array_unlike_the_parameter_is_an_error_and_the_next_push_goes_on(
         model.pull(out={"w": array})
 
 
-def test_bytes_may_come_in_any_pieces() -> None:
-    dice = random.Random(7)
+def test_numbers_are_read_straight_to_where_they_belong() -> None:
     arrays: dict[str, Any] = {
         "a": np.arange(700, dtype=np.float32),
         "none": np.zeros((0, 3), np.float32),
@@ -113,21 +112,27 @@ def test_bytes_may_come_in_any_pieces() -> None:
     body = b"".join(tensors.encode(arrays))
     out = {"b": np.zeros((5, 5))}
     landing = Landing(out)
-    for longest in (1, 9, 300, 5000):
-        landing.begin()
-        left = memoryview(body)
-        while left:
-            size = dice.randint(1, longest)
-            landing.take(left[:size], len(body))
-            left = left[size:]
+    for _ in range(2):
+        source = BytesIO(body)
+        asked: list[int] = []
+
+        def read_into(room: memoryview, asked: list[int] = asked, source: BytesIO = source) -> None:
+            asked.append(source.readinto(room))
+
+        landing.fill(read_into, len(body))
         landed = landing.params()
         assert landed["b"] is out["b"]
         for name, array in arrays.items():
             np.testing.assert_array_equal(landed[name], array)
-    landing.begin()
-    landing.take(body[:-1], len(body))
-    with pytest.raises(MalformedAnswer, match="before its last tensor"):
-        landing.params()
+        assert asked[2:] == [2800, 200], "in one piece each, behind the header"
+
+
+@pytest.mark.parametrize("body", [b"", b"\0" * 7, b"\x09" + b"\0" * 15])
+def test_a_body_without_room_for_its_header_is_none(body: bytes) -> None:
+    with pytest.raises(MalformedAnswer, match=f"body of {len(body)} bytes cannot have a header"):
+        Landing({}).fill(lambda room: room.__setitem__(slice(None), body[: len(room)]), len(body))
+    with pytest.raises(MalformedAnswer, match=f"body of {len(body)} bytes cannot have a header"):
+        tensors.decode(np.frombuffer(body, np.uint8))
 
 
 def test_rows_of_tables_come_beside_what_lands(service: Real) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from email.message import Message
+
 import numpy as np
 import pytest
 
-from gradledger.transport import Answer
+from gradledger.answer import Answer
 
 NOTHING = np.empty(0, np.uint8)
 
@@ -23,6 +25,8 @@ NOTHING = np.empty(0, np.uint8)
 )
 def test_stops_that_are_numbers_are_told(told: str, stops: dict[str, float]) -> None:
     """And what is left of the time until the answer's head; clocks that disagree make no negative times."""
-    answer = Answer(200, {"Server-Timing": told}, NOTHING, 1, 7.5, 0.5)
+    headers = Message()
+    headers["Server-Timing"] = told
+    answer = Answer(200, headers, NOTHING, 1, 7.5, 0.5)
     network = max(0.0, 7.5 - sum(stops.values()))
     assert answer.timing_ms == stops | {"network": network, "read": 0.5}
