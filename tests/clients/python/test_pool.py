@@ -73,7 +73,7 @@ def test_an_answer_that_is_cut_leaves_no_connection_behind() -> None:
 
 
 def test_the_time_out_bounds_silence_and_not_a_large_body_on_its_way() -> None:
-    timeout_s, took_s = 0.5, []
+    timeout_s, took_s = 1.0, []
 
     def slowly(connection: socket.socket) -> None:
         head(connection)
@@ -83,7 +83,7 @@ def test_the_time_out_bounds_silence_and_not_a_large_body_on_its_way() -> None:
             piece = min(1 << 20, left)
             body(connection, piece)
             left -= piece
-            time.sleep(0.08)
+            time.sleep(0.1)
         took_s.append(time.monotonic() - began)
         connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 
@@ -91,7 +91,7 @@ def test_the_time_out_bounds_silence_and_not_a_large_body_on_its_way() -> None:
     with speaking(slowly) as port, one_try(port, timeout_s) as client:
         with pytest.raises(Exception, match="HTTP 400"):
             client.model("slow").push(grads)
-        assert took_s[0] > 2 * timeout_s
+        assert took_s[0] > 1.5 * timeout_s
 
     def never(connection: socket.socket) -> None:
         head(connection)
@@ -200,7 +200,9 @@ def test_a_certificate_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert time.monotonic() - began < 10, "another try would not help"
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         with Client(f"https://localhost:{port}", retry_for_s=0) as client:
-            assert [client.models() for _ in range(4)] == [[]] * 4
+            for _ in range(4):
+                assert client.models() == []
+                time.sleep(0.05)  # for the end to arrive
         with (
             Client(f"https://127.0.0.1:{port}", retry_for_s=0) as client,
             pytest.raises(CertificateRefused, match=r"127\.0\.0\.1"),
