@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo serve landscapes diloco test lint types pytest format bench bits gpu-check openapi docs crash \
+.PHONY: help install demo serve landscapes diloco test lint types pytest format bench bits gpu-check gpu-rehearsal openapi docs crash \
 	simulate clean
 
 VENV := .venv
@@ -81,6 +81,11 @@ gpu-check: ## On a machine with a GPU: every kernel's bits and speed, into docs/
 	@python='$(PYTHON)'; "$$python" -c 'import cupy, numpy' 2>/dev/null || { \
 		$(MAKE) --no-print-directory $(GPU_INSTALLED) && python=$(BIN)/python; } && \
 		PYTHONPATH=service:clients/python "$$python" -m benchmarks.gpu $(ARGS)
+
+# What CuPy would launch is compiled for this processor; no figure comes of it, and docs/gpu.md stays as it is.
+gpu-rehearsal: install ## gpu-check and the tests that need a GPU, with a stand-in for it (half an hour, needs g++)
+	@export PYTHONPATH=$(CURDIR)/tests/kernels/stand_in:$(CURDIR):$(CURDIR)/service:$(CURDIR)/clients/python && \
+		$(BIN)/python -m pytest -m gpu --numprocesses 2 && $(BIN)/python -m benchmarks.gpu --quick --elements 1e4
 
 $(GPU_INSTALLED): $(INSTALLED)
 	@echo 'Installing CuPy and its CUDA libraries (a few minutes)'

@@ -7,7 +7,7 @@ comparison, being taken for a NumPy array.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -31,9 +31,9 @@ class There:
         self.size, self.dtype, self.shape = values.size, values.dtype, values.shape
         self.ndim, self.nbytes, self.flags = 1, values.nbytes, values.flags
 
-    def __getitem__(self, here: slice) -> There:
+    def __getitem__(self, here: slice) -> Self:
         assert isinstance(here, slice) and here.step is None, "an element cannot be looked at from here"
-        return There(self._values[here])
+        return type(self)(self._values[here])
 
     def __setitem__(self, here: slice, values: There | int) -> None:
         assert isinstance(here, slice) and here.step is None
@@ -47,8 +47,8 @@ class There:
             )
             self._values[here] = 0
 
-    def view(self, dtype: npt.DTypeLike) -> There:
-        return There(self._values.view(dtype))
+    def view(self, dtype: npt.DTypeLike) -> Self:
+        return type(self)(self._values.view(dtype))
 
     def _refuse(self, *_: object, **__: object) -> Any:
         raise AssertionError("computed on an array of the device outside a kernel")
@@ -103,6 +103,9 @@ class Elsewhere:
 
     def at_home(self, array: There | Host) -> Host:
         return array if isinstance(array, np.ndarray) else _inside(array).copy()
+
+    def lock_pages(self, address: int, nbytes: int) -> None:
+        """Is of no use here."""
 
     def to_host(self, array: There, out: Host) -> None:
         np.copyto(out, _inside(array), casting="no")

@@ -37,12 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"Nothing was checked: {missing.detail}\n{missing.advice}", file=sys.stderr)
         return NO_GPU
     print(f"{device.name}: every program of every rule beside NumPy", flush=True)
-    verdicts = bits.check(device, rules(), int(options.elements))
+    verdicts = bits.check(device, options.rules, int(options.elements))
     keep = partial(_keep, options, facts.machine() | gpu_facts(import_module("cupy")))
     keep("gpu-bits", verdict_table(verdicts))
     with tempfile.TemporaryDirectory(prefix="d") as directory:
         plan = Plan(options.quick, Path(directory))
-        for measure in (partial(speed.run, plan, device), partial(through_service, plan)):
+        for measure in (partial(speed.run, plan, device, options.rules), partial(through_service, plan)):
             report = measure()
             text = table.render(report)
             print(f"\n{report.title}\n\n{text}", flush=True)
@@ -104,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--elements", type=float, default=1e8, help="to compare per rule")
     parser.add_argument("--quick", action="store_true", help="tiny sizes for the speeds; writes no page")
+    parser.add_argument("--rules", nargs="+", default=rules(), choices=rules(), metavar="RULE")
     parser.add_argument("--page", type=Path, default=PAGE, help="where the tables go")
     return parser
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -20,13 +20,13 @@ TORCH = "torch fused Adam on the GPU"
 ROW = 10  # steps between two events, so that the way to the GPU is not what is measured
 
 
-def run(plan: Plan, device: Device) -> Report:
-    """Arrays of 256 MiB, which no GPU's cache holds, in place."""
+def run(plan: Plan, device: Device, rules: Collection[str]) -> Report:
+    """Arrays of 256 MiB, which no GPU's cache holds, in place; of the rules those that are elementwise."""
     report = Report("gpu-rules", TITLE)
     cupy: Any = import_module("cupy")
     nbytes = plan.pick(256 << 20, 1 << 20)
     for rule in elementwise():
-        for dtype in DTYPES:
+        for dtype in DTYPES if rule in rules else ():
             _measure(plan, report, default(rule), dtype, (cupy, device, nbytes))
     if find_spec("torch") is None or not import_module("torch").cuda.is_available():
         report.notes.append("torch with CUDA is not installed here: its fused Adam was not measured.")

@@ -5,24 +5,40 @@ goes back to the shelf when its last view is gone. Nobody has to say so: every a
 from a block keeps it alive, and its finalizer shelves it. A download that takes an hour therefore keeps
 its own step's bytes, and nobody writes into them.
 
+A device that moves bytes from and to them by itself has their pages locked in place (`lock_pages`), once for
+each block and not for each use of it.
+
 The shelf is no second peak: in use and shelved together, no more is held than was lately in use at once, or
 `keep_bytes` if that is more. Whoever needs a size that is not there pushes out what was used longest ago.
 """
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import threading
 import weakref
 from collections import OrderedDict, deque
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 Block = NDArray[np.uint8]
+Unlock = Callable[[], None]
 
 _PAGE_BYTES = mmap.PAGESIZE
 _HUGE_PAGE_BYTES = 2 << 20
+
+
+class _Pages(mmap.mmap):
+    """Fresh memory. Whoever has locked it is told before the system gets it back."""
+
+    unlock: Unlock | None = None
+
+    def __del__(self) -> None:
+        if self.unlock is not None:
+            self.unlock()
 
 
 class Blocks:
@@ -30,9 +46,12 @@ class Blocks:
 
     def __init__(self, keep_bytes: int = 512 << 20) -> None:
         self._keep_bytes = keep_bytes
-        self._shelf: OrderedDict[int, list[mmap.mmap]] = OrderedDict()  # the size used last comes last
-        self._returned: deque[mmap.mmap] = deque()
+        self._shelf: OrderedDict[int, list[_Pages]] = OrderedDict()  # the size used last comes last
+        self._returned: deque[_Pages] = deque()
         self._lock = threading.Lock()
+        self.lock_pages: Callable[[int, int], Unlock | None] | None = (
+            None  # of fresh memory: (address, nbytes)
+        )
         self.shelved_bytes = 0
         self._used_bytes = 0
         self._most_bytes = self._most_before = 0  # in use at once, since and before the last `age`
@@ -47,9 +66,7 @@ class Blocks:
             self._most_bytes = max(self._most_bytes, self._used_bytes)
             self._push_out()
         if memory is None:
-            memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-            if size >= _HUGE_PAGE_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):
-                memory.madvise(mmap.MADV_HUGEPAGE)
+            memory = self._fresh(size)
         # The array's base is the mapping, not another array, so NumPy hangs every later view on this array
         # itself and the finalizer below fires only when the last of them is gone.
         block: Block = np.frombuffer(memory, np.uint8, nbytes)
@@ -71,7 +88,7 @@ class Blocks:
             self.shelved_bytes = 0
             self._most_bytes = self._most_before = self._used_bytes
 
-    def _give_back(self, memory: mmap.mmap) -> None:
+    def _give_back(self, memory: _Pages) -> None:
         # A finalizer may run anywhere, even on the thread that holds the lock: then the next call sees to it.
         self._returned.append(memory)
         if self._lock.acquire(blocking=False):
@@ -79,6 +96,14 @@ class Blocks:
                 self._put_away()
             finally:
                 self._lock.release()
+
+    def _fresh(self, size: int) -> _Pages:
+        memory = _Pages(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        if size >= _HUGE_PAGE_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):
+            memory.madvise(mmap.MADV_HUGEPAGE)
+        if self.lock_pages is not None:
+            memory.unlock = self.lock_pages(ctypes.addressof(ctypes.c_char.from_buffer(memory)), size)
+        return memory
 
     def _put_away(self) -> None:
         while self._returned:
@@ -89,7 +114,7 @@ class Blocks:
             self._used_bytes -= size
             self.shelved_bytes += size
 
-    def _pop(self, size: int) -> mmap.mmap | None:
+    def _pop(self, size: int) -> _Pages | None:
         shelved = self._shelf.get(size)
         if not shelved:
             return None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -20,11 +22,18 @@ from gradledger_server.errors import DeviceUnavailable
 from gradledger_server.kernels.device import open_device
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+STAND_IN = CHECKOUT / "tests" / "kernels" / "stand_in"
 
 
-def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+def python(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *arguments], cwd=CHECKOUT, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, *arguments],
+        cwd=CHECKOUT,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
     )
 
 
@@ -54,6 +63,27 @@ def test_it_needs_numpy_and_cupy_alone() -> None:
     )
     assert ran.returncode == 0, ran.stderr
     assert "same bits" in ran.stdout and "dependencies are missing" in ran.stdout
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="the stand-in compiles with g++")
+def test_nothing_of_it_breaks_where_a_gpu_is_found() -> None:
+    """Every part of the check, with a stand-in for CuPy that runs the kernels' source on this processor."""
+    path = os.pathsep.join(map(str, (STAND_IN, CHECKOUT, CHECKOUT / "service", CHECKOUT / "clients/python")))
+    ran = python(
+        "-c",
+        "import sys\n"
+        "from functools import partial\n"
+        "from benchmarks import bits, variants\n"
+        "from benchmarks.gpu.__main__ import main\n"
+        "bits.variants = partial(variants.some, count=2, seed=1)\n"
+        "sys.exit(main(['--quick', '--elements', '1e3', '--rules', 'sgd']))",
+        PYTHONPATH=path,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    said = ran.stdout
+    assert said.startswith("gpu (no GPU at all): every program of every rule beside NumPy\n")
+    assert re.search(r"^sgd .* same bits$", said, re.M)
+    assert "| sgd, float64 " in said and "| 1 MiB Adam on the GPU " in said
 
 
 def test_a_verdict_is_told_rule_by_rule() -> None:

@@ -20,15 +20,16 @@ COMPILE = ("g++", "-std=c++20", "-O1", "-ffp-contract=off", "-shared", "-fPIC", 
 CTYPES: dict[str, Any] = {"float": ctypes.c_float, "double": ctypes.c_double, "long long": ctypes.c_longlong}
 
 PRELUDE = """
-#include <barrier>
 #include <cmath>
-#include <optional>
-#include <thread>
-#include <vector>
 #define __global__
 using namespace std;
 struct Place { long long x; };
 static thread_local Place blockIdx, blockDim{256}, threadIdx;
+"""
+EXCHANGE = """
+#include <barrier>
+#include <thread>
+#include <vector>
 static thread_local double* offered;
 static thread_local barrier<>* warp;
 static double __shfl_down_sync(unsigned, double mine, int distance) {
@@ -43,7 +44,7 @@ static double __shfl_down_sync(unsigned, double mine, int distance) {
 ELEMENTS = """
 extern "C" void host_{name}({parameters}) {{
   for (blockIdx.x = 0; blockIdx.x * 256 < count; ++blockIdx.x)
-    for (threadIdx.x = 0; threadIdx.x < 256; ++threadIdx.x) {name}({arguments});
+    for (threadIdx.x = 0; threadIdx.x < 256; ++threadIdx.x) ::{name}({arguments});
 }}
 """
 WARPS = """
@@ -57,7 +58,7 @@ extern "C" void host_{name}({parameters}) {{
       warp = &lanes;
       blockIdx.x = first / 256;
       threadIdx.x = first % 256 + lane;
-      {name}({arguments});
+      ::{name}({arguments});
     }});
   }}
 }}
@@ -69,7 +70,7 @@ class HostLibrary:
 
     def __init__(self, folder: Path, sources: Mapping[str, str]) -> None:
         self._signatures = {name: _parameters(name, source) for name, source in sources.items()}
-        parts = [PRELUDE]
+        parts = [PRELUDE, *([EXCHANGE] if any("__shfl" in source for source in sources.values()) else [])]
         for name, source in sources.items():
             launch = WARPS if "__shfl" in source else ELEMENTS
             parameters = self._signatures[name]

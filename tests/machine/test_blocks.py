@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import random
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
 
-from gradledger_server.blocks import Blocks
+from gradledger_server.blocks import Blocks, Unlock
 
 PAGE_BYTES = 4096
 
@@ -118,3 +120,27 @@ def test_no_two_threads_ever_hold_the_same_memory() -> None:
         thread.join()
     assert wrong == []
     assert 0 < blocks.shelved_bytes <= 6 * 5 * 2 * PAGE_BYTES
+
+
+def test_pages_are_locked_once_and_let_go_before_the_system_gets_them() -> None:
+    """Not at each use. Memory that cannot be locked serves as well."""
+    told: list[tuple[str, int]] = []
+
+    def lock(address: int, nbytes: int) -> Unlock | None:
+        told.append(("lock", nbytes))
+        return None if nbytes == 5 * PAGE_BYTES else partial(unlock, address, nbytes)
+
+    def unlock(address: int, nbytes: int) -> None:
+        assert ctypes.string_at(address, 1) == b"\7", "it is still there, and ours"
+        told.append(("unlock", nbytes))
+
+    blocks = Blocks(keep_bytes=8 * PAGE_BYTES)
+    blocks.lock_pages = lock
+    for _ in range(3):
+        for pages in (1, 5):
+            blocks.take(pages * PAGE_BYTES)[:] = 7
+    assert told == [("lock", PAGE_BYTES), ("lock", 5 * PAGE_BYTES)]
+    blocks.take(7 * PAGE_BYTES)[:] = 7  # pushes out both
+    assert told[2:] == [("unlock", PAGE_BYTES), ("lock", 7 * PAGE_BYTES)]
+    blocks.clear()
+    assert told[4:] == [("unlock", 7 * PAGE_BYTES)]

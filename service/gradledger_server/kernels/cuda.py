@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from gradledger_server.blocks import Unlock
 from gradledger_server.errors import DeviceFull, DeviceUnavailable
-from gradledger_server.kernels.arrays import require_fit, require_flat
+from gradledger_server.kernels.arrays import address, require_fit, require_flat
 from gradledger_server.kernels.cpu import CpuDevice
 from gradledger_server.kernels.kept import KERNELS, Kept
 from gradledger_server.kernels.kernel import Bound, bound
@@ -166,16 +168,36 @@ class CudaDevice:
         self._sums[array.dtype](grid, threads, (array, sums, np.int64(array.size), np.int64(blocks)))
         return halve(sums.get())
 
-    def to_device(self, array: npt.NDArray[Any]) -> Any:
-        """A copy of a host array, made before this returns: the host memory may be used again at once."""
-        with _room(self._model, array.size, array.dtype):
-            return self._cupy.asarray(array, blocking=True)
+    def to_device(self, array: Any) -> Any:
+        """A copy of a host array, made before this returns: the host memory may be used again at once.
+
+        CuPy's `asarray` would copy it once more on the way, into locked pages of its own.
+        """
+        if not isinstance(array, np.ndarray):
+            return array
+        there, here = self.empty(array.size, array.dtype), np.ascontiguousarray(array)
+        there.data.copy_from_host(address(here), here.nbytes)
+        return there
 
     def at_home(self, array: Any) -> npt.NDArray[Any]:
         return array if isinstance(array, np.ndarray) else array.get()
 
     def to_host(self, array: Any, out: npt.NDArray[Any]) -> None:
         array.get(out=out)
+
+    def lock_pages(self, address: int, nbytes: int) -> Unlock | None:
+        """Locked pages are read and written by the GPU itself, past the driver's own."""
+        runtime = self._cupy.cuda.runtime
+        try:
+            runtime.hostRegister(address, nbytes, 0)
+        except runtime.CUDARuntimeError:
+            return None
+        return partial(_unlock, runtime, address)
+
+
+def _unlock(runtime: Any, address: int) -> None:
+    with suppress(runtime.CUDARuntimeError):  # at the process's end there may be no GPU any more
+        runtime.hostUnregister(address)
 
 
 @contextmanager
