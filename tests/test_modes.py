@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gradledger_server.api.documents import FATES
+from gradledger_server.api.shapes import FATES
 from gradledger_server.machine.guard import NONFINITE
 from gradledger_server.machine.sync.merge import NAMES
 from gradledger_server.machine.sync.policy import MODES

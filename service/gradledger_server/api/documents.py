@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from gradledger_server.api import schemas
 from gradledger_server.api.forms import JSON, SAFETENSORS
+from gradledger_server.api.shapes import (
+    ANSWERS,
+    ANY_OBJECT,
+    INTEGER,
+    NUMBER,
+    STRING,
+    Document,
+    described,
+    maybe,
+)
 
-Document = dict[str, Any]
-
-FATES = ["applied", "accumulated", "merged", "waiting", "late", "rejected", "repeated"]
-FATES += ["skipped", "outlier", "quarantined"]  # left out by a guard rail
 _REQUESTS = (
     schemas.ModelRequest,
     schemas.ModelChange,
@@ -25,116 +29,6 @@ _REQUESTS = (
     schemas.PreviewRequest,
     schemas.RowsRequest,
 )
-
-
-def _object(description: str, **properties: Document) -> Document:
-    return {
-        "type": "object",
-        "description": description,
-        "properties": properties,
-        "required": list(properties),
-    }
-
-
-def _maybe(kind: str) -> Document:
-    return {"type": [kind, "null"]}
-
-
-_INTEGER, _NUMBER, _STRING = {"type": "integer"}, {"type": "number"}, {"type": "string"}
-_ANY_OBJECT: Document = {"type": "object"}
-_NAMES: Document = {"type": "array", "items": _STRING}
-_NESTED = {"type": "object", "description": "Nested lists, row-major, by tensor name."}
-
-_TOLD = {
-    "name": _STRING,
-    "summary": _STRING,
-    "use": {"type": "string", "description": "When to use it."},
-    "notes": _NAMES,
-    "equation": {"type": "string", "description": "LaTeX, from the same trace as the kernels."},
-    "hyperparameters": {"type": "object", "description": "JSON Schema 2020-12."},
-}
-_ROWS = _object(
-    "Gradients for some rows of a tensor, with weight_decay 0. Null: the rule works on whole tensors.",
-    lazy_equals_dense=_maybe("boolean"),
-    note=_STRING,
-)
-_SLOT = _object(
-    "What the rule remembers of each parameter; `when` names the setting that adds it, null: always.",
-    name=_STRING,
-    meaning=_STRING,
-    starts_at=_NUMBER,
-    when=_maybe("string"),
-)
-
-_ANSWERS: dict[str, Document] = {
-    "Optimizer": _object(
-        "A rule of the catalogue. `bytes_per_parameter`: weight and default slots of an F32 parameter.",
-        **_TOLD,
-        paper=_STRING,
-        slots={"type": "array", "items": _SLOT},
-        bytes_per_parameter=_INTEGER,
-        sparse=_ROWS,
-        presets={"type": "object", "description": "Every hyperparameter's value, by preset."},
-    ),
-    "Transform": _object(
-        "What happens to a gradient before the rule. `position` 1 is applied first.",
-        **_TOLD,
-        source=_STRING,
-        position=_INTEGER,
-    ),
-    "Problem": _object(
-        "RFC 9457; further members belong to the type.",
-        type=_STRING,
-        title=_STRING,
-        status=_INTEGER,
-        detail=_STRING,
-        hint=_STRING,
-        request_id=_STRING,
-    ),
-    "Receipt": _object(
-        "The fate of one push. `step` is the update it made, or the last one if it was accumulated; "
-        "`staleness` = the step before it − base.",
-        fate={"type": "string", "enum": FATES},
-        step=_INTEGER,
-        offset=_INTEGER,
-        base=_maybe("integer"),
-        staleness=_maybe("integer"),
-        lr=_maybe("number"),
-        clip_factor=_maybe("number"),
-        grad_norm=_maybe("number"),
-        durability=_maybe("string"),
-        epoch=_STRING,
-        worker=_maybe("string"),
-        sequence=_maybe("integer"),
-        round=_maybe("integer"),
-        zeroed=_INTEGER,
-        replayed={"type": "boolean"},
-    ),
-    "Model": _object(
-        "A model with every default written out.",
-        name=_STRING,
-        epoch=_STRING,
-        etag=_STRING,
-        step=_INTEGER,
-        offset=_INTEGER,
-        saved_offset=_INTEGER,
-        lr=_NUMBER,
-        optimizer=_ANY_OBJECT,
-        schedule=_ANY_OBJECT,
-        transforms=_ANY_OBJECT,
-        groups={"type": "array", "items": _ANY_OBJECT},
-        sync=_ANY_OBJECT,
-        guard=_ANY_OBJECT,
-        parameters=_ANY_OBJECT,
-        views=_NAMES,
-        missing=_NAMES,
-        parameter_bytes=_INTEGER,
-        state_bytes=_INTEGER,
-        rows_seen={"type": "object", "description": "Of each table: the rows that are held."},
-    ),
-    "Parameters": _object("One step's parameters.", step=_INTEGER, parameters=_NESTED),
-    "Uploaded": _object("The version after an upload.", step=_INTEGER, etag=_STRING, missing=_NAMES),
-}
 
 
 def _ref(name: str) -> Document:
@@ -152,9 +46,9 @@ def _json(
     return {status: answer | ({"headers": headers} if headers else {})}
 
 
-def _list_of(noun: str, item: Document = _ANY_OBJECT, **others: Document) -> dict[int | str, Document]:
+def _list_of(noun: str, item: Document = ANY_OBJECT, **others: Document) -> dict[int | str, Document]:
     rows = {"type": "array", "items": item}
-    return _json(_object(f"The {noun}.", **{noun: rows}, **others), f"The {noun}")
+    return _json(described(f"The {noun}.", **{noun: rows}, **others), f"The {noun}")
 
 
 _BINARY = {SAFETENSORS: {"schema": {"description": "safetensors; the media type is not registered"}}}
@@ -171,14 +65,14 @@ _TIMED = {
         "description": "Where the push's time went, `receive;dur=1.250, …` in milliseconds: `receive`, "
         "`decode`, `queue` (it waits for its turn), `append`, `apply`, `wait` (in a round) and `respond`. "
         "They add up to the time from the request's head to the answer's.",
-        "schema": _STRING,
+        "schema": STRING,
     }
 }
 PUSHED = _json(
-    _object(
+    described(
         "A receipt, and unless `Prefer: return=minimal` the parameters.",
         receipt=_ref("Receipt"),
-        step=_INTEGER,
+        step=INTEGER,
     ),
     "The update was made; with a safetensors answer the receipt is the header `Receipt`",
     more=_BINARY,
@@ -187,12 +81,12 @@ PUSHED = _json(
 WAITING = _json(_ref("Receipt"), "The push waits for others; Location tells its fate", 202, headers=_TIMED)
 RECEIPT = _json(_ref("Receipt"), "The fate of the push")
 TENSORS: dict[int | str, Document] = {200: {"description": "The whole state", "content": _BINARY}}
-ENTRIES = _list_of("entries", next_after=_maybe("integer"), offset=_INTEGER, saved_offset=_INTEGER)
+ENTRIES = _list_of("entries", next_after=maybe("integer"), offset=INTEGER, saved_offset=INTEGER)
 EVENTS: dict[int | str, Document] = {
-    200: {"description": "The stream", "content": {"text/event-stream": {"schema": _STRING}}}
+    200: {"description": "The stream", "content": {"text/event-stream": {"schema": STRING}}}
 }
-WORKERS = _list_of("workers", round=_ANY_OBJECT, guard=_ANY_OBJECT)
-WORKER = _json(_ANY_OBJECT, "The worker, and the sequence its next push must carry")
+WORKERS = _list_of("workers", round=ANY_OBJECT, guard=ANY_OBJECT)
+WORKER = _json(ANY_OBJECT, "The worker, and the sequence its next push must carry")
 QUARANTINED: dict[int | str, Document] = {204: {"description": "It is so from the next entry on"}}
 LEFT: dict[int | str, Document] = {204: {"description": "Nobody waits for the worker any more"}}
 OPTIMIZERS = _list_of("optimizers", _ref("Optimizer"))
@@ -200,23 +94,21 @@ OPTIMIZER = _json(_ref("Optimizer"), "The rule")
 TRANSFORMS = _list_of("transforms", _ref("Transform"))
 TRANSFORM = _json(_ref("Transform"), "The transform")
 SCHEDULES = _list_of("schedules")
-SCHEDULE = _json(_ANY_OBJECT, "The schedule")
+SCHEDULE = _json(ANY_OBJECT, "The schedule")
 PREVIEW = _json(
-    _object(
+    described(
         "Learning rates for plotting: `lr[i]` is that of the update after `s[i]` applied ones.",
-        schedule=_ANY_OBJECT,
-        s={"type": "array", "items": _INTEGER},
-        lr={"type": "array", "items": _NUMBER},
+        schedule=ANY_OBJECT,
+        s={"type": "array", "items": INTEGER},
+        lr={"type": "array", "items": NUMBER},
     ),
     "The curve",
 )
 PLATEAUS = _list_of("plateaus")
-METRIC = _list_of("plateaus", receipt=_ANY_OBJECT)
-FACTS = _json(_ANY_OBJECT, "The service")
-HEALTH = _json(_object("Health.", status=_STRING), "Healthy")
-PROBLEM_TYPE = _json(
-    _object("A problem type.", type=_STRING, title=_STRING, hint=_STRING), "The problem type"
-)
+METRIC = _list_of("plateaus", receipt=ANY_OBJECT)
+FACTS = _json(ANY_OBJECT, "The service")
+HEALTH = _json(described("Health.", status=STRING), "Healthy")
+PROBLEM_TYPE = _json(described("A problem type.", type=STRING, title=STRING, hint=STRING), "The problem type")
 
 
 _HEADERS = {
@@ -234,7 +126,7 @@ def headers(*names: str, prefer: str | None = None) -> Document:
     read = {name: _HEADERS[name] for name in names} | ({"Prefer": prefer} if prefer else {})
     return {
         "parameters": [
-            {"name": name, "in": "header", "required": False, "description": meaning, "schema": _STRING}
+            {"name": name, "in": "header", "required": False, "description": meaning, "schema": STRING}
             for name, meaning in read.items()
         ]
     }
@@ -248,7 +140,7 @@ def pull() -> Document:
 def view() -> Document:
     """Which reading of the parameters is asked for."""
     meaning = "`train` (the default), or another of the model's `views`."
-    asked = {"name": "view", "in": "query", "required": False, "description": meaning, "schema": _STRING}
+    asked = {"name": "view", "in": "query", "required": False, "description": meaning, "schema": STRING}
     return {"parameters": [asked]}
 
 
@@ -266,7 +158,7 @@ def tensors_body(schema: str) -> Document:
 def pull_tensor() -> Document:
     """What a pull of one tensor may say."""
     meaning = "Of a table: the rows wanted, such as `1,5,7`."
-    rows = {"name": "rows", "in": "query", "required": False, "description": meaning, "schema": _STRING}
+    rows = {"name": "rows", "in": "query", "required": False, "description": meaning, "schema": STRING}
     return {"parameters": [*pull()["parameters"], rows]}
 
 
@@ -324,7 +216,7 @@ def _complete(document: Document) -> Document:
     components = document.setdefault("components", {}).setdefault("schemas", {})
     for framework in ("HTTPValidationError", "ValidationError"):
         components.pop(framework, None)
-    components |= _ANSWERS
+    components |= ANSWERS
     for schema in _REQUESTS:
         described = schema.model_json_schema(ref_template="#/components/schemas/{model}")
         components |= described.pop("$defs", {})

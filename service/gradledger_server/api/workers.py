@@ -60,7 +60,7 @@ async def renew(model: ModelName, worker: str, served: Served) -> Response:
 async def leave(model: ModelName, worker: str, served: Served) -> Response:
     """Leaves; what the worker has pushed counts. Repeating it is harmless."""
     name = _name(worker)
-    await served.replica.on(model, lambda mailbox: served.replica.leave(mailbox, name))
+    await served.replica.on(model, lambda mailbox: roster.leave(mailbox, name))
     return Response(status_code=204)
 
 
@@ -114,13 +114,13 @@ def _name(worker: str) -> str:
 
 async def _set_quarantine(model: str, worker: str, served: Context, *, begins: bool) -> Response:
     name = _name(worker)
-    await served.replica.on(model, lambda mailbox: served.replica.quarantine(mailbox, name, begins=begins))
+    await served.replica.on(model, lambda mailbox: roster.quarantine(mailbox, name, begins=begins))
     return Response(status_code=204)
 
 
 async def _joined(model: str, worker: str, served: Context) -> Response:
     async def work(mailbox: Mailbox) -> dict[str, Any]:
-        await served.replica.join(mailbox, worker)
+        await roster.join(mailbox, worker)
         return await mailbox.seen(lambda hot: roster.of(hot.model, worker))
 
     return responses.json(await served.replica.on(model, work))

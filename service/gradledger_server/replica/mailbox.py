@@ -12,6 +12,7 @@ from gradledger_server.errors import GradledgerError, ModelNotFound
 from gradledger_server.machine.receipts import Receipt
 from gradledger_server.replica.answers import Answer
 from gradledger_server.replica.bell import Bell
+from gradledger_server.replica.clock import now_ms
 from gradledger_server.replica.draft import Draft
 from gradledger_server.replica.events import News, Place
 from gradledger_server.replica.flight import Flight, Listener
@@ -230,7 +231,7 @@ class Mailbox:
 
     async def _time_out(self) -> None:
         try:
-            await self.run(lambda hot: hot.time_out(time.time_ns() // 1_000_000))
+            await self.run(lambda hot: hot.time_out(now_ms()))
         except ModelNotFound:
             self._deleted = True
             self._set_alarm()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -23,11 +22,8 @@ from gradledger_server.entries import (
     Configure,
     Create,
     Delete,
-    Join,
     Json,
-    Leave,
     Metric,
-    Quarantine,
     Record,
     Tensors,
     Upload,
@@ -38,7 +34,6 @@ from gradledger_server.errors import (
     ModelNotFound,
     ModelQuarantined,
     PreconditionFailed,
-    WorkerQuarantined,
 )
 from gradledger_server.kernels.device import Device
 from gradledger_server.machine import spec as specs
@@ -48,6 +43,7 @@ from gradledger_server.machine.image import Image
 from gradledger_server.machine.model import Model
 from gradledger_server.machine.row_gradient import require_rows
 from gradledger_server.replica.answers import Answer
+from gradledger_server.replica.clock import now_ms
 from gradledger_server.replica.draft import Draft, Sender, draft
 from gradledger_server.replica.hot import Hot
 from gradledger_server.replica.laps import Laps
@@ -135,7 +131,7 @@ class Replica:
         if values is not None:
             check(spec.layout, values, upload=True)
             norm(spec.layout, gather(spec.layout, values, self.blocks), self.device)
-        entry = Create(spec.json, values, digest(values.payload) if values else None, _now_ms())
+        entry = Create(spec.json, values, digest(values.payload) if values else None, now_ms())
         return entry, to_record(entry)
 
     async def on(self, name: str, work: Callable[[Mailbox], Any]) -> Any:
@@ -161,7 +157,7 @@ class Replica:
             if if_match is not None:
                 hot.look()
                 hot.require_version(if_match)
-            if not self.store.delete(name, hot.epoch, to_record(Delete(_now_ms()))):
+            if not self.store.delete(name, hot.epoch, to_record(Delete(now_ms()))):
                 raise ModelNotFound(f"there is no model {name!r}")
             mailbox.doubt()  # not before: whoever looked in between would rely on what it saw
 
@@ -221,7 +217,7 @@ class Replica:
             device=self.device,
             blocks=self.blocks,
             durability=self.store.facts().durability,
-            at_ms=_now_ms(),
+            at_ms=now_ms(),
             nonfinite=model.guard.policy.nonfinite,
             laps=laps,
         )
@@ -241,7 +237,7 @@ class Replica:
             mailbox.hot.require_version(if_match)
             if first and not model.missing >= tensors.table.keys():
                 raise PreconditionFailed("the model has values already", hint="Pull them.")
-            return Upload(tensors, named, _now_ms())
+            return Upload(tensors, named, now_ms())
 
         def work(hot: Hot) -> None:
             check(layout, tensors, upload=True)
@@ -256,48 +252,17 @@ class Replica:
 
         def choose(model: Model) -> Configure:
             mailbox.hot.require_version(if_match)
-            return Configure(specs.reconfigure(model.spec, change).json, _now_ms())
+            return Configure(specs.reconfigure(model.spec, change).json, now_ms())
 
         await mailbox.run(lambda hot: hot.decide(choose))
 
     async def report(self, mailbox: Mailbox, value: float, sender: Sender) -> Reported:
         """A finite metric becomes an answer. Raises NoPlateau, SequenceGap or SequenceReused."""
         durability = self.store.facts().durability
-        metric = Metric(value, sender.worker, sender.sequence, sender.key, durability, _now_ms())
+        metric = Metric(value, sender.worker, sender.sequence, sender.key, durability, now_ms())
         reported = await mailbox.run(lambda hot: report(hot, metric))
         self.shelf.save_if_due(mailbox)
         return reported
-
-    async def join(self, mailbox: Mailbox, worker: str) -> None:
-        """Makes a worker a member from the round's edge on, or renews its lease. Raises WorkerQuarantined."""
-
-        def choose(model: Model) -> Join:
-            if worker in model.guard.quarantined:
-                raise WorkerQuarantined(f"worker {worker!r} is in quarantine and cannot be waited for")
-            return Join(worker, _now_ms())
-
-        await mailbox.run(lambda hot: hot.decide(choose))
-
-    async def leave(self, mailbox: Mailbox, worker: str) -> bool:
-        """Ends a worker's membership; False if it was no member."""
-        left = False
-
-        def choose(model: Model) -> Leave | None:
-            nonlocal left
-            left = left or worker in model.rounds.members
-            return Leave(worker, "left", _now_ms()) if worker in model.rounds.members else None
-
-        await mailbox.run(lambda hot: hot.decide(choose))
-        return left
-
-    async def quarantine(self, mailbox: Mailbox, worker: str, *, begins: bool) -> None:
-        """Puts a worker into quarantine or lets it out. Repeating it is harmless."""
-
-        def choose(model: Model) -> Quarantine | None:
-            changes = begins != (worker in model.guard.quarantined) or worker in model.guard.strikes
-            return Quarantine(worker, begins, _now_ms()) if changes else None
-
-        await mailbox.run(lambda hot: hot.decide(choose))
 
     async def thread(self, work: Callable[[], T]) -> T:
         """Runs `work` on a thread, to the end even if the caller is cancelled."""
@@ -307,7 +272,3 @@ class Replica:
 async def _looked(mailbox: Mailbox) -> Mailbox:
     await mailbox.look()
     return mailbox
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -1,10 +1,14 @@
-"""Who takes part in a model, who must not, and how its open round stands, for whoever asks."""
+"""Who takes part in a model, who must not, and how its open round stands."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from gradledger_server.entries import Join, Leave, Quarantine
+from gradledger_server.errors import WorkerQuarantined
 from gradledger_server.machine.model import Model
+from gradledger_server.replica.clock import now_ms
+from gradledger_server.replica.mailbox import Mailbox
 
 
 def told(model: Model) -> dict[str, Any]:
@@ -45,3 +49,33 @@ def of(model: Model, worker: str) -> dict[str, Any]:
         "lease_s": model.rounds.policy.lease_s,
         "step": model.step,
     }
+
+
+async def join(mailbox: Mailbox, worker: str) -> None:
+    """Makes a worker a member from the round's edge on, or renews its lease. Raises WorkerQuarantined."""
+
+    def choose(model: Model) -> Join:
+        if worker in model.guard.quarantined:
+            raise WorkerQuarantined(f"worker {worker!r} is in quarantine and cannot be waited for")
+        return Join(worker, now_ms())
+
+    await mailbox.run(lambda hot: hot.decide(choose))
+
+
+async def leave(mailbox: Mailbox, worker: str) -> None:
+    """Ends a worker's membership; one that is no member has left already."""
+
+    def choose(model: Model) -> Leave | None:
+        return Leave(worker, "left", now_ms()) if worker in model.rounds.members else None
+
+    await mailbox.run(lambda hot: hot.decide(choose))
+
+
+async def quarantine(mailbox: Mailbox, worker: str, *, begins: bool) -> None:
+    """Puts a worker into quarantine or lets it out. Repeating it is harmless."""
+
+    def choose(model: Model) -> Quarantine | None:
+        changes = begins != (worker in model.guard.quarantined) or worker in model.guard.strikes
+        return Quarantine(worker, begins, now_ms()) if changes else None
+
+    await mailbox.run(lambda hot: hot.decide(choose))
