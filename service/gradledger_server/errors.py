@@ -14,6 +14,7 @@
     │   │   └── TransformNotFound
     │   ├── MethodNotAllowed        405
     │   ├── NotAcceptable           406
+    │   ├── RequestTimeout          408  it was begun and not gone on with
     │   ├── Conflict                409  right in itself, wrong now
     │   │   ├── ModelExists
     │   │   ├── ParametersMissing
@@ -129,6 +130,10 @@ class MethodNotAllowed(Refused):
 class NotAcceptable(Refused):
     problem, title, status = "not-acceptable", "No offered form of the answer is acceptable", 406
     hint = "Accept application/json or application/vnd.safetensors."
+
+
+class RequestTimeout(Refused):
+    problem, title, status = "request-timeout", "The request was begun and not gone on with", 408
 
 
 class Conflict(Refused):

@@ -142,7 +142,7 @@ async def opened(store: Store, settings: Settings) -> AsyncIterator[Replica]:
 
 def limits_of(settings: Settings) -> Limits:
     """What the door needs of the settings."""
-    return Limits(settings.max_body_bytes, settings.max_json_bytes)
+    return Limits(settings.max_body_bytes, settings.max_json_bytes, settings.stall_s)
 
 
 def document() -> dict[str, Any]:

@@ -36,6 +36,9 @@ class Settings(BaseSettings):
     compiled: bool = Field(True, description="Compiled kernels; NumPy's give the same bits, more slowly.")
     max_body_bytes: int = Field(4 << 30, ge=1024, description="No request may be larger, whatever its model.")
     max_json_bytes: int = Field(8 << 20, ge=1024, description="No JSON body may be larger; use safetensors.")
+    stall_s: float = Field(
+        30.0, ge=0, description="An unfinished request must bring 8 KiB/s over so many seconds; 0: no hurry."
+    )
     idle_drop_s: float = Field(600.0, gt=0, description="Seconds unused before a model leaves memory.")
     snapshot_quiet_s: float = Field(2.0, gt=0, description="Seconds without a push before a model is saved.")
     snapshot_log_ratio: float = Field(

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from gradledger_server.api.gate import EARNED_S, PIECE_BYTES, Gate
 from gradledger_server.api.haste import Told
 from gradledger_server.api.lane import Lane
+from gradledger_server.api.pace import Pace
 from gradledger_server.api.responses import Parts
 from gradledger_server.api.shortcut import Shortcut
 from gradledger_server.api.telemetry import Metrics
@@ -116,7 +117,7 @@ def a_lane(gate: Gate, pushed: asyncio.Event) -> Lane:
     async def pull(*_: object) -> Response:
         return Parts([bytes(LARGE)], SAFETENSORS)
 
-    lane = Lane(FastAPI(), Metrics())
+    lane = Lane(FastAPI(), Metrics(), Pace(0))
     lane.gate, lane.app.state.context = gate, None
     for place, work in ((("POST", "gradients"), push), (("GET", "parameters"), pull)):
         lane._routes[place] = SimpleNamespace(endpoint=work)  # type: ignore[assignment]

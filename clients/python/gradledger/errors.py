@@ -233,6 +233,11 @@ class SequenceReused(Invalid):
     """The sequence stands for another body: does another process push under this worker's name?"""
 
 
+class RequestTimeout(Refused):
+    slug = "request-timeout"
+    transient = True
+
+
 class TooManyRequests(Refused):
     transient = True
 
@@ -275,6 +280,7 @@ def _family(root: type[Problem]) -> Iterator[type[Problem]]:
 _BY_SLUG = {kind.slug: kind for child in Problem.__subclasses__() for kind in _family(child)}
 _BY_STATUS: dict[int, type[Problem]] = {
     404: NotFound,
+    408: RequestTimeout,
     409: Conflict,
     412: PreconditionFailed,
     413: BodyTooLarge,

@@ -30,6 +30,7 @@ from gradledger_server.api import (
 )
 from gradledger_server.api.context import Context, Limits
 from gradledger_server.api.lane import Lane
+from gradledger_server.api.pace import Pace
 from gradledger_server.api.telemetry import Metrics, Telemetry
 from gradledger_server.replica import Replica
 
@@ -54,7 +55,7 @@ ROUTERS = (
 
 def create_door(replica: Opened, limits: Limits, counted: Metrics) -> ASGIApp:
     """The whole door: telemetry, then the fast lane, then the app. To its `lane` leads a shortcut."""
-    lane = Lane(create_app(replica, limits, counted), counted)
+    lane = Lane(create_app(replica, limits, counted), counted, Pace(limits.stall_s))
     return Telemetry(lane, lane, counted)
 
 

@@ -22,10 +22,11 @@ ModelName = Annotated[str, Path(description="The model's name.")]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The largest bodies this service reads, in bytes."""
+    """The largest bodies this service reads, in bytes, and for how long they may come too slowly."""
 
     max_body_bytes: int
     max_json_bytes: int
+    stall_s: float
 
 
 @dataclass(frozen=True, slots=True)

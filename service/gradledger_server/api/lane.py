@@ -20,6 +20,7 @@ from gradledger_server.api.body import LANDED_BYTES
 from gradledger_server.api.context import Context
 from gradledger_server.api.gate import Gate, to_puller, to_pusher
 from gradledger_server.api.haste import Haste, Told
+from gradledger_server.api.pace import Pace
 from gradledger_server.api.telemetry import Metrics
 from gradledger_server.api.whole import Whole
 from gradledger_server.errors import GradledgerError
@@ -34,11 +35,11 @@ Work = Callable[[Request, str, Context], Awaitable[Response]]
 class Lane:
     """Around the app; the lane's functions take the request, the model's name and the app's context.
 
-    Large answers leave through its `gate`.
+    Large answers leave through its `gate`; its `pace` is that of who sends.
     """
 
-    def __init__(self, app: FastAPI, metrics: Metrics) -> None:
-        self.app, self._metrics = app, metrics
+    def __init__(self, app: FastAPI, metrics: Metrics, pace: Pace) -> None:
+        self.app, self._metrics, self.pace = app, metrics, pace
         self.gate = Gate()
         self._haste = Haste()
         declared = (

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import secrets
+from http import HTTPStatus
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gradledger_server.api import problems
+from gradledger_server.api.pace import LEAST_BYTES_PER_S
 from gradledger_server.api.shortcut import Shortcut
-from gradledger_server.errors import MalformedRequest
+from gradledger_server.errors import MalformedRequest, Refused, RequestTimeout
 
 HEAD_BYTES = 64 << 10  # of a request line and its headers, to within what arrives at once
 
 _HEAD = (
-    "HTTP/1.1 400 Bad Request\r\nContent-Type: {media_type}\r\nContent-Length: {length}\r\n"
+    "HTTP/1.1 {status} {phrase}\r\nContent-Type: {media_type}\r\nContent-Length: {length}\r\n"
     "X-Request-ID: {request_id}\r\nConnection: close\r\n\r\n"
 )
 
@@ -55,12 +57,51 @@ class Protocol(HttpToolsProtocol):
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.keep_alive = False
             return
+        hint = "Check the request line, the headers and Content-Length."
+        self._refuse(MalformedRequest(msg, hint=hint))
+
+    def _refuse(self, error: Refused) -> None:
         request_id = secrets.token_hex(8)
-        error = MalformedRequest(msg, hint="Check the request line, the headers and Content-Length.")
         body = problems.render(error, request_id)
-        head = _HEAD.format(media_type=problems.MEDIA_TYPE, length=len(body), request_id=request_id)
+        head = _HEAD.format(
+            status=error.status,
+            phrase=HTTPStatus(error.status).phrase,
+            media_type=problems.MEDIA_TYPE,
+            length=len(body),
+            request_id=request_id,
+        )
         self.transport.write(head.encode() + body)
         self.transport.close()
+
+    @property
+    def heard_bytes(self) -> int:
+        """What the client has sent so far."""
+        raise NotImplementedError
+
+    @property
+    def owes(self) -> bool:
+        """Whether the client has begun a request, or never did, and nobody but it is waited for."""
+        if self.transport.is_closing() or self.flow.read_paused:
+            return False
+        if self.shortcut is not None and self.shortcut.landing:
+            return True
+        if self.cycle is not None and self.cycle.waiting_for_100_continue:
+            return False
+        return self._head_bytes != 0 or not self.heard_bytes
+
+    def give_up(self, window_s: float) -> None:
+        """Hangs up on a client that is too slow; it is told why, unless it has an answer or asked nothing."""
+        answered = self._head_bytes is None and self.cycle.response_started
+        if answered or not self.heard_bytes:
+            self.transport.close()
+            return
+        self._refuse(
+            RequestTimeout(
+                f"the request was not finished, and came with less than {LEAST_BYTES_PER_S} bytes/s for "
+                f"{window_s:g} s",
+                hint="Send it again; over a slow line send fewer bytes at once, such as int8 gradients.",
+            )
+        )
 
     @property
     def idle(self) -> bool:

@@ -56,7 +56,7 @@ class Shortcut:
     def __init__(self, lane: Lane, parser: Parser) -> None:
         self._lane, self._parser = lane, parser
         self._request: Whole | None = None  # at work
-        self._landing = False  # a body
+        self.landing = False  # a body
         self._behind: list[bytes] = []
         self._last = False
         self._began = 0.0  # of that request
@@ -64,7 +64,7 @@ class Shortcut:
     @property
     def busy(self) -> bool:
         """Whether a request is being served, or on its way here."""
-        return self._landing or self._request is not None
+        return self.landing or self._request is not None
 
     def takes(self, data: bytes) -> bool:
         """Whether what arrived is dealt with here; if not, it is the parser's."""
@@ -83,7 +83,7 @@ class Shortcut:
         if there == len(body):
             self._begin(head, body)
         else:
-            self._landing = True
+            self.landing = True
             self._parser.read_into(body[there:], partial(self._begin, head, body))
         return True
 
@@ -96,11 +96,11 @@ class Shortcut:
         if self._request is not None:
             self._request.hung_up = True
         self._behind.clear()
-        self._landing, self._last = False, True
+        self.landing, self._last = False, True
 
     def _begin(self, head: Head, body: memoryview) -> None:
         request = Whole(head, body, telemetry.request_id(head.headers))
-        self._landing = False
+        self.landing = False
         self._request, self._began = request, time.perf_counter()
         self._lane.at_once(request, partial(self._told, request))
 
