@@ -28,6 +28,8 @@ from gradledger_server.store import open_store
 from tests.api.talk import SGD, Model
 from tests.service import Service
 
+PULSE_S = 0.05  # long enough for a request to come as far as it can
+
 
 class Here(Service):
     """`at_once` tells of each small request whether it was served without a task; `tasks` counts tasks."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -112,6 +113,32 @@ def say(
                 name, _, value = text.decode("latin-1").partition(":")
                 headers[name.lower()] = value.strip()
             return status, headers, answer.read(int(headers.get("content-length", "0")))
+
+
+def whole_answer(service: Service, request: bytes) -> bytes:
+    """One answer as it came over the wire."""
+    with socket.create_connection(("127.0.0.1", service.port), timeout=10) as line:
+        line.sendall(request)
+        return answers(line, 1)[0]
+
+
+def answers(line: socket.socket, count: int) -> list[bytes]:
+    """So many answers as they come, and nothing behind them."""
+    heard = b""
+    found: list[bytes] = []
+    while len(found) < count:
+        end = heard.find(b"\r\n\r\n") + 4
+        length = re.search(rb"content-length: (\d+)", heard[:end], re.IGNORECASE)
+        nbytes = end + (int(length[1]) if length else 0)
+        if end > 3 and len(heard) >= nbytes:
+            found.append(heard[:nbytes])
+            heard = heard[nbytes:]
+            continue
+        more = line.recv(1 << 18)
+        assert more, f"the line ended behind {len(found)} answers and {heard[:300]!r}"
+        heard += more
+    assert not heard
+    return found
 
 
 def spoken_refusal(told: tuple[int, dict[str, str], bytes], status: int, slug: str) -> Json:

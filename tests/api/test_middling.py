@@ -18,9 +18,8 @@ from gradledger_server.api.body import LANDED_BYTES
 from gradledger_server.blocks import Block, Blocks
 from gradledger_server.replica import SMALL_BYTES
 from gradledger_server.store import keys
-from tests.api.here import Here
-from tests.api.talk import SGD, Model, say
-from tests.api.test_at_once import PULSE_S, answers, whole_answer
+from tests.api.here import PULSE_S, Here
+from tests.api.talk import SGD, Model, answers, say, whole_answer
 from tests.api.test_shortcut import pushed
 from tests.service import SAFETENSORS, Arrays
 

@@ -23,9 +23,8 @@ from gradledger_server.replica import Answer, Mailbox
 from gradledger_server.replica.shelf import Shelf
 from gradledger_server.store import RedisStore
 from gradledger_server.wire.records import to_record
-from tests.api.here import Here
-from tests.api.talk import SGD, Model
-from tests.api.test_at_once import PULSE_S, answers
+from tests.api.here import PULSE_S, Here
+from tests.api.talk import SGD, Model, answers
 from tests.api.test_shortcut import GRADIENT, pushed
 from tests.replica.world import World
 from tests.service import SAFETENSORS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import secrets
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -13,8 +14,9 @@ import redis
 
 from gradledger_server.entries import Record
 from gradledger_server.store import Embedded, MemoryStore, RedisStore, Store, open_store
-from gradledger_server.store.contract import Append, Appended, AsyncLog
+from gradledger_server.store.contract import Append, Appended, AsyncLog, Snapshot
 
+MIB = 1 << 20
 REMEMBERED = 8
 """Entries an idempotency key is known for in these tests; 10,000 take too long."""
 
@@ -82,6 +84,23 @@ def grow(store: Store, epoch: str, count: int, payload: bytes = b"") -> list[App
     appended = [outcome for outcome in outcomes if isinstance(outcome, Appended)]
     assert len(appended) == count
     return appended
+
+
+def noise(nbytes: int) -> bytes:
+    return random.Random(nbytes).randbytes(nbytes)
+
+
+def keys_there(raw: redis.Redis) -> set[str]:
+    return {key.decode() for key in raw.scan_iter(count=1000)}
+
+
+def keys_to_stay(raw: redis.Redis) -> set[str]:
+    return {key for key in keys_there(raw) if raw.ttl(key) == -1}
+
+
+def saved_at(ledger: RedisStore, epoch: str, last: Appended, *parts: bytes) -> bool:
+    views = [memoryview(part) for part in parts]
+    return ledger.save(epoch, Snapshot(last.offset, last.chain, b"facts", views))
 
 
 def asking(store: Store, story: Callable[[AsyncLog], Coroutine[Any, Any, None]]) -> None:

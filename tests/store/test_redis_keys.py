@@ -1,43 +1,30 @@
-"""What only a store in a server can get wrong: keys left behind, crashes half way, damage, lost scripts."""
+"""Keys of a store in a server: whatever is deleted, refused or broken off half way leaves none behind."""
 
 from __future__ import annotations
 
-import random
 import threading
 import weakref
 
 import numpy as np
 import pytest
 import redis
-from redis.exceptions import ExecAbortError
 
-from gradledger_server.errors import ModelQuarantined, StoreFull, StoreUnavailable
 from gradledger_server.store import Embedded, RedisStore, keys, scripts, snapshots
 from gradledger_server.store.chunks import SET_AT_ONCE, puts
-from gradledger_server.store.connection import Connection, raise_in_our_words, send
-from gradledger_server.store.contract import Appended, Gone, Outcome, Seen, Snapshot, Trimmed
+from gradledger_server.store.connection import Connection
+from gradledger_server.store.contract import Appended, Gone, Outcome, Seen, Snapshot
 from gradledger_server.store.packing import Pieces
-from tests.store.conftest import REMEMBERED, grow, push, record
-
-MIB = 1 << 20
-
-
-def noise(nbytes: int) -> bytes:
-    return random.Random(nbytes).randbytes(nbytes)
-
-
-def keys_there(raw: redis.Redis) -> set[str]:
-    return {key.decode() for key in raw.scan_iter(count=1000)}
-
-
-def keys_to_stay(raw: redis.Redis) -> set[str]:
-    return {key for key in keys_there(raw) if raw.ttl(key) == -1}
-
-
-def saved_at(ledger: RedisStore, epoch: str, last: Appended, *parts: bytes) -> bool:
-    views = [memoryview(part) for part in parts]
-    return ledger.save(epoch, Snapshot(last.offset, last.chain, b"facts", views))
-
+from tests.store.conftest import (
+    MIB,
+    REMEMBERED,
+    grow,
+    keys_there,
+    keys_to_stay,
+    noise,
+    push,
+    record,
+    saved_at,
+)
 
 # -- nothing is left behind ----------------------------------------------------------------------
 
@@ -146,6 +133,15 @@ def test_what_is_committed_has_no_ttl(ledger: RedisStore, raw: redis.Redis) -> N
     assert keys_to_stay(raw) == keys_there(raw)
 
 
+def test_every_key_is_in_the_model_s_slot(ledger: RedisStore, raw: redis.Redis) -> None:
+    ledger.create("model", "epoch", record("create", noise(2 * MIB)))
+    ledger.append("epoch", [push("a", identity="w:a"), push("b", identity="k:b")])
+    [last] = grow(ledger, "epoch", 1)
+    assert saved_at(ledger, "epoch", last, noise(MIB))
+    prefixes = ("gradledger:{epoch}:", "gradledger:{names}")
+    assert all(key.startswith(prefixes) for key in keys_there(raw))
+
+
 # -- crashes between the steps -------------------------------------------------------------------
 
 
@@ -228,140 +224,3 @@ def test_of_many_creations_at_once_one_wins(server: Embedded, ledger: RedisStore
         thread.join()
     assert len(won) == 1 and ledger.names() == {"model": won[0]}
     assert {key.split("{")[1].split("}")[0] for key in keys_there(raw)} == {"names", won[0]}
-
-
-# -- damage --------------------------------------------------------------------------------------
-
-
-def test_a_damaged_snapshot_chunk_is_named(ledger: RedisStore, raw: redis.Redis) -> None:
-    ledger.create("model", "epoch", record("create"))
-    [last] = grow(ledger, "epoch", 1)
-    assert saved_at(ledger, "epoch", last, noise(3 * MIB))
-    damaged = next(key for key in keys_there(raw) if key.endswith(":1") and ":chunk:" in key)
-    raw.setrange(damaged, 1000, b"?")
-    with pytest.raises(
-        ModelQuarantined, match="chunk 1 of the snapshot at offset 2 of epoch epoch is damaged"
-    ):
-        ledger.load("epoch")
-    raw.unlink(damaged)
-    with pytest.raises(
-        ModelQuarantined, match="chunk 1 of the snapshot at offset 2 of epoch epoch is missing"
-    ):
-        ledger.load("epoch")
-
-
-def test_a_missing_chunk_of_an_entry_is_named(ledger: RedisStore, raw: redis.Redis) -> None:
-    ledger.create("model", "epoch", record("create"))
-    grow(ledger, "epoch", 1, payload=noise(2 * MIB))
-    raw.unlink(next(key for key in keys_there(raw) if key.endswith(":1")))
-    with pytest.raises(ModelQuarantined, match="chunk 1 of entry 2 of epoch epoch is missing"):
-        ledger.read("epoch", 1)
-    assert len(ledger.read("epoch", 1, payloads=False)) == 1
-
-
-def test_an_entry_whose_chunks_went_with_a_trim_is_trimmed(ledger: RedisStore, raw: redis.Redis) -> None:
-    ledger.create("model", "epoch", record("create"))
-    grow(ledger, "epoch", 1, payload=noise(2 * MIB))
-    raw.unlink(next(key for key in keys_there(raw) if key.endswith(":1")))
-    raw.hset(keys.head("epoch"), "saved", 2)  # as a reader sees it between the trim's steps
-    with pytest.raises(Trimmed):
-        ledger.read("epoch", 1)
-
-
-@pytest.mark.parametrize("lost", ["all", "one", "bytes"])
-def test_chunks_that_expired_refuse_the_commit(ledger: RedisStore, raw: redis.Redis, lost: str) -> None:
-    ledger.create("model", "epoch", record("create"))
-    wish = ledger._log._wish("epoch", push("push", noise(3 * MIB), identity="w:a", sequence=1), "next")
-    *staging, commit = wish.commands
-    ledger._connection.ask(*staging)
-    assert wish.row is not None
-    row = wish.row.names()
-    if lost == "bytes":
-        raw.set(row[0], b"short", ex=100)
-    else:
-        raw.unlink(*(row if lost == "all" else row[1:2]))
-    before = ledger.head("epoch")
-    assert ledger._connection.ask(commit) == [[b"expired"]]
-    assert ledger.head("epoch") == before
-    assert isinstance(ledger.append("epoch", [push("push", identity="w:a", sequence=1)])[0], Appended)
-
-
-# -- the server ----------------------------------------------------------------------------------
-
-
-def test_a_server_that_forgot_the_scripts_is_told_again(ledger: RedisStore, raw: redis.Redis) -> None:
-    ledger.create("model", "epoch", record("create"))
-    raw.script_flush()
-    wishes = [push(f"entry {i}", noise(100_000), identity="w:a", sequence=i + 1) for i in range(3)]
-    assert [type(outcome) for outcome in ledger.append("epoch", wishes)] == [Appended] * 3
-    assert ledger.append("epoch", wishes) == [Seen()] * 3
-    raw.script_flush()
-    assert ledger.find("model") == "epoch"
-
-
-def test_a_connection_cut_in_the_middle_leaves_no_reply_for_the_next(
-    ledger: RedisStore, raw: redis.Redis
-) -> None:
-    ledger.create("model", "epoch", record("create"))
-    for _ in range(5):
-        raw.client_kill_filter(_type="normal", skipme=True)
-        head = ledger.head("epoch")
-        assert head is not None and head.offset == 1
-
-
-def test_a_call_broken_off_leaves_no_reply_for_the_next(server: Embedded, raw: redis.Redis) -> None:
-    connection = Connection(server.url)
-    with pytest.raises(KeyboardInterrupt), connection.line() as line:
-        send(line, [("BLPOP", "nothing", "0.2")])
-        raise KeyboardInterrupt
-    assert connection.ask(("ECHO", "mine")) == [b"mine"]
-
-
-def test_a_transaction_that_finds_the_server_full_only_at_its_end_says_so_too() -> None:
-    why = "Transaction discarded because of: {}."
-    with pytest.raises(StoreFull):
-        raise_in_our_words(
-            ExecAbortError(why.format("OOM command not allowed when used memory > 'maxmemory'"))
-        )
-    with pytest.raises(StoreUnavailable):
-        raise_in_our_words(ExecAbortError(why.format("NOPERM this user has no permissions")))
-
-
-def test_a_full_server_is_reported_and_reading_goes_on(ledger: RedisStore, raw: redis.Redis) -> None:
-    ledger.create("model", "epoch", record("create"))
-    [last] = grow(ledger, "epoch", 1)
-    raw.config_set("maxmemory", int(raw.info("memory")["used_memory"]) + 4 * MIB)
-    try:
-        with pytest.raises(StoreFull):
-            ledger.append("epoch", [push("large", noise(8 * MIB), identity="w:a", sequence=1)])
-        raw.config_set("maxmemory", 1)
-        with pytest.raises(StoreFull):
-            ledger.append("epoch", [push("small", identity="w:a", sequence=1)])
-        with pytest.raises(StoreFull):
-            saved_at(ledger, "epoch", last, noise(MIB))
-        assert [entry.offset for entry in ledger.read("epoch", 0)] == [1, 2]
-    finally:
-        raw.config_set("maxmemory", 0)
-    assert isinstance(ledger.append("epoch", [push("small", identity="w:a", sequence=1)])[0], Appended)
-
-
-def test_a_commit_takes_no_longer_when_the_log_is_long(ledger: RedisStore, raw: redis.Redis) -> None:
-    ledger.create("model", "epoch", record("create"))
-    for _ in range(20):
-        wishes = [push("entry", b"x" * 200, identity=f"w:{i}", sequence=None) for i in range(250)]
-        ledger.append("epoch", wishes)
-        grow(ledger, "epoch", 250, payload=b"x" * 200)
-    raw.config_resetstat()
-    grow(ledger, "epoch", 300)
-    ledger.append("epoch", [push("entry", noise(16 * MIB))])
-    statistics = raw.info("commandstats")["cmdstat_evalsha"]
-    assert statistics["usec_per_call"] < 500
-
-
-def test_every_key_is_in_the_model_s_slot(ledger: RedisStore, raw: redis.Redis) -> None:
-    ledger.create("model", "epoch", record("create", noise(2 * MIB)))
-    ledger.append("epoch", [push("a", identity="w:a"), push("b", identity="k:b")])
-    [last] = grow(ledger, "epoch", 1)
-    assert saved_at(ledger, "epoch", last, noise(MIB))
-    prefixes = ("gradledger:{epoch}:", "gradledger:{names}")
-    assert all(key.startswith(prefixes) for key in keys_there(raw))
