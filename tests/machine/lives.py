@@ -25,6 +25,7 @@ from gradledger_server.machine.apply import apply, begin
 from gradledger_server.machine.gradient import check, gather, norm
 from gradledger_server.machine.initial import INITIALS
 from gradledger_server.machine.model import Model
+from gradledger_server.machine.reconfiguration import reconfigure
 from gradledger_server.machine.tables import MODES, TRANSFORMS_BY_ROW, DeclaredTable
 from gradledger_server.optim.catalog import RULES, presets_of, rule_facts
 from gradledger_server.optim.hyperparameters import Bounds
@@ -251,7 +252,7 @@ def _change(model: Model, draw: Draw, *, extreme: bool) -> Configure | None:
         if draw.random() < 0.5:
             change["transforms"] = transforms(draw, among=[*TRANSFORMS], extreme=extreme)
         try:
-            return Configure(specs.reconfigure(model.spec, change).json, 0)
+            return Configure(reconfigure(model.spec, change).json, 0)
         except Invalid:
             continue
     return None

@@ -10,9 +10,9 @@ import pytest
 from gradledger_server.blocks import Blocks
 from gradledger_server.entries import Configure, Create, Delete
 from gradledger_server.kernels.cpu import CpuDevice
-from gradledger_server.machine import spec as specs
 from gradledger_server.machine.apply import apply, begin, origin
 from gradledger_server.machine.model import Model
+from gradledger_server.machine.reconfiguration import reconfigure
 from tests.machine.bodies import (
     NUMPY,
     body,
@@ -172,7 +172,7 @@ def test_the_last_upload_is_remembered_until_a_push_moves_it() -> None:
 
 
 def configure(model: Model, **change: Any) -> None:
-    assert apply(model, 99, Configure(specs.reconfigure(model.spec, change).json, 0)) is None
+    assert apply(model, 99, Configure(reconfigure(model.spec, change).json, 0)) is None
 
 
 def test_a_new_configuration_counts_from_the_next_push_and_is_no_step() -> None:

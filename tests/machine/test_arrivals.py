@@ -17,6 +17,7 @@ from gradledger_server.machine import spec as specs
 from gradledger_server.machine.apply import apply, begin
 from gradledger_server.machine.model import Model
 from gradledger_server.machine.receipts import Receipt
+from gradledger_server.machine.reconfiguration import reconfigure
 from gradledger_server.wire import safetensors
 from tests.machine.bodies import NUMPY, Arrays, body, f32, model_of, noise, push, spec, weights_of
 
@@ -233,7 +234,7 @@ def test_the_mode_changes_at_the_edge_of_a_round() -> None:
     world = World(sync={"mode": "bsp"}).join("a", "b")
     one, two = gradients(2)
     world.push("a", one)
-    asynchronous = specs.reconfigure(world.model.spec, {"sync": {"mode": "async"}}).json
+    asynchronous = reconfigure(world.model.spec, {"sync": {"mode": "async"}}).json
     world.enter(Configure(asynchronous, 0))
     assert world.model.rounds.policy.mode == "bsp", "the round goes on as it began"
     world.model = restored(world.model)

@@ -11,11 +11,11 @@ from gradledger_server.blocks import Blocks
 from gradledger_server.entries import Configure, Metric
 from gradledger_server.errors import NoPlateau, SequenceGap, SequenceReused
 from gradledger_server.machine import image
-from gradledger_server.machine import spec as specs
 from gradledger_server.machine.apply import apply
 from gradledger_server.machine.metrics import foreseen, known, require_plateau, standing
 from gradledger_server.machine.model import Model
 from gradledger_server.machine.receipts import KEYS_KEPT_ENTRIES
+from gradledger_server.machine.reconfiguration import reconfigure
 from gradledger_server.wire import safetensors
 from tests.machine.bodies import NUMPY, f32, model_of, push
 
@@ -38,7 +38,7 @@ def post(model: Model, *values: float) -> None:
 
 
 def configure(model: Model, **change: Any) -> None:
-    apply(model, 9, Configure(specs.reconfigure(model.spec, change).json, 0))
+    apply(model, 9, Configure(reconfigure(model.spec, change).json, 0))
 
 
 def reborn(model: Model) -> Model:

@@ -10,6 +10,7 @@ import pytest
 from gradledger_server.errors import InvalidSpec
 from gradledger_server.machine import image
 from gradledger_server.machine import spec as specs
+from gradledger_server.machine.reconfiguration import reconfigure
 from tests.machine.bodies import f32, model_of, push, slots_of, spec, upload, weights_of
 from tests.machine.test_image import reborn
 
@@ -49,7 +50,7 @@ def test_a_conditional_slot_survives_a_snapshot() -> None:
 
 def reconfigured(optimizer: dict[str, Any], change: dict[str, Any], **given: Any) -> specs.Spec:
     before = specs.read(spec({"w": (2,), "b": (1,)}, optimizer=optimizer, **given))
-    return specs.reconfigure(before, change)
+    return reconfigure(before, change)
 
 
 @pytest.mark.parametrize(

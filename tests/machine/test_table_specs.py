@@ -10,6 +10,7 @@ from gradledger_server.entries import Configure, Create, Json
 from gradledger_server.errors import InvalidSpec
 from gradledger_server.machine import spec as specs
 from gradledger_server.machine.apply import apply, begin
+from gradledger_server.machine.reconfiguration import reconfigure
 from tests.machine.bodies import NUMPY, body, f32
 from tests.machine.tables import SHAPE, table_model, table_spec, touch, whole
 
@@ -29,12 +30,12 @@ def test_a_spec_is_written_out_and_expanding_it_twice_changes_nothing() -> None:
 def test_hyperparameters_change_for_tables_too() -> None:
     model = table_model()
     touch(model, [1], np.ones((1, 3), np.float32))
-    changed = specs.reconfigure(model.spec, {"optimizer": {"lr": 0.25}})
+    changed = reconfigure(model.spec, {"optimizer": {"lr": 0.25}})
     apply(model, 3, Configure(changed.json, 0))
     touch(model, [1], np.ones((1, 3), np.float32))
     assert whole(model)[1].tolist() == [-0.75] * 3
     with pytest.raises(InvalidSpec, match="tensor 'emb' another rule"):
-        specs.reconfigure(model.spec, {"optimizer": {"rule": "adam"}})
+        reconfigure(model.spec, {"optimizer": {"rule": "adam"}})
 
 
 def test_a_table_may_have_a_group_of_its_own() -> None:

@@ -16,9 +16,9 @@ from gradledger_server.errors import InvalidSpec, ViewNotFound
 from gradledger_server.kernels.cpu import CpuDevice
 from gradledger_server.kernels.operations import Value
 from gradledger_server.machine import image, views
-from gradledger_server.machine import spec as specs
 from gradledger_server.machine.apply import apply, begin
 from gradledger_server.machine.model import Model
+from gradledger_server.machine.reconfiguration import reconfigure
 from gradledger_server.optim import rules
 from gradledger_server.optim.hyperparameters import Decay
 from gradledger_server.wire import records, safetensors
@@ -60,7 +60,7 @@ def gradient(seed: int, names: str = "abc") -> Arrays:
 
 
 def configure(model: Model, **change: Any) -> None:
-    assert apply(model, 99, Configure(specs.reconfigure(model.spec, change).json, 0)) is None
+    assert apply(model, 99, Configure(reconfigure(model.spec, change).json, 0)) is None
 
 
 def restored(model: Model) -> Model:
@@ -290,7 +290,7 @@ def test_settings_change_and_groups_follow() -> None:
 def test_what_has_state_can_neither_come_nor_go(name: str, present: bool) -> None:
     model = model_of({"w": f32(0)}, transforms={name: EVERYTHING[name]} if present else {})
     with pytest.raises(InvalidSpec) as refused:
-        specs.reconfigure(model.spec, {"transforms": {name: None if present else EVERYTHING[name]}})
+        reconfigure(model.spec, {"transforms": {name: None if present else EVERYTHING[name]}})
     assert name in refused.value.advice or refused.value.facts["field"] == f"transforms.{name}"
     assert "create a new model" in refused.value.advice
 
@@ -298,7 +298,7 @@ def test_what_has_state_can_neither_come_nor_go(name: str, present: bool) -> Non
 def test_a_group_cannot_shed_its_slots_either() -> None:
     model = model_of({"w": f32(0), "v": f32(0)}, transforms={"ema": {}}, groups=[{"match": "w"}])
     with pytest.raises(InvalidSpec, match="ema"):
-        specs.reconfigure(model.spec, {"groups": [{"match": "w", "transforms": {"ema": None}}]})
+        reconfigure(model.spec, {"groups": [{"match": "w", "transforms": {"ema": None}}]})
 
 
 # -- views ---------------------------------------------------------------------------------------------------

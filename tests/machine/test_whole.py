@@ -16,6 +16,7 @@ from gradledger_server.machine import image
 from gradledger_server.machine import spec as specs
 from gradledger_server.machine.apply import apply, begin
 from gradledger_server.machine.model import Model
+from gradledger_server.machine.reconfiguration import reconfigure
 from gradledger_server.wire import safetensors
 from tests.machine.bodies import NUMPY, Arrays, body, model_of, noise, push, slots_of, spec, weights_of
 
@@ -138,8 +139,8 @@ def test_a_patch_changes_numbers_and_not_the_shapes_of_slots() -> None:
     model = pushed(model_of(VALUES, optimizer={"rule": "adafactor"}), VALUES)
     for change in ({"factored_from": 4}, {"factored": "largest", "factored_from": 100}):
         with pytest.raises(InvalidSpec, match="slots of other shapes"):
-            specs.reconfigure(model.spec, {"optimizer": change})
-    after = specs.reconfigure(model.spec, {"optimizer": {"lr": 0.5, "weight_decay": 0.1}})
+            reconfigure(model.spec, {"optimizer": change})
+    after = reconfigure(model.spec, {"optimizer": {"lr": 0.5, "weight_decay": 0.1}})
     apply(model, 20, Configure(after.json, 0))
     before = weights_of(model)["a"]
     push(model, {"a": noise((5, 3), 50)}, offset=21)

@@ -30,6 +30,7 @@ from gradledger_server.machine import image
 from gradledger_server.machine import spec as specs
 from gradledger_server.machine.gradient import check
 from gradledger_server.machine.model import Model
+from gradledger_server.machine.reconfiguration import reconfigure
 from gradledger_server.replica import Answer, Hot, Sender
 from gradledger_server.replica.draft import Draft, draft
 from gradledger_server.store.contract import Store
@@ -128,7 +129,7 @@ class World:
         hot.decide(lambda _: Upload(tensors, digest(tensors.payload), 0))
 
     def configure(self, model: str, change: Json, replica: str = "one") -> None:
-        self.hot(model, replica).decide(lambda held: Configure(specs.reconfigure(held.spec, change).json, 0))
+        self.hot(model, replica).decide(lambda held: Configure(reconfigure(held.spec, change).json, 0))
 
     def join(self, model: str, worker: str, replica: str = "one") -> None:
         self.hot(model, replica).decide(lambda _: Join(worker, self.now_ms))

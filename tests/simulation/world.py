@@ -25,8 +25,8 @@ from gradledger_server.errors import (
     WorkerAhead,
     WorkerQuarantined,
 )
-from gradledger_server.machine import spec as specs
 from gradledger_server.machine.receipts import Receipt
+from gradledger_server.machine.reconfiguration import reconfigure
 from gradledger_server.store.contract import Gap, Moved
 from gradledger_server.wire import safetensors
 from gradledger_server.wire.digest import digest
@@ -247,9 +247,7 @@ class World:
         elif chance < 0.53:
             sync = self._any_sync()
             self._tell(f"the mode is to be {sync}")
-            self._enter(
-                lambda model, at_ms: Configure(specs.reconfigure(model.spec, {"sync": sync}).json, at_ms)
-            )
+            self._enter(lambda model, at_ms: Configure(reconfigure(model.spec, {"sync": sync}).json, at_ms))
 
     def _time_out(self) -> None:
         """Every replica looks at its clock; of two that see the same, the log takes one."""

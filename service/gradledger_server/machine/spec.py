@@ -27,7 +27,6 @@ from gradledger_server.machine.tables import (
 )
 from gradledger_server.optim import catalog, chain, transform_spec
 from gradledger_server.optim.schedules.catalog import expand_schedule
-from gradledger_server.optim.transforms import AVERAGES
 
 PARAMETER_DTYPES = ("F32", "F64")
 MAX_TENSORS = 20_000
@@ -146,81 +145,6 @@ def expand(
     return spec
 
 
-def reconfigure(spec: Spec, change: Json) -> Spec:
-    """The spec after a PATCH: `optimizer` and `transforms` overlay the present ones, `schedule` and `groups`
-    replace.
-
-    A group follows the model in whatever it did not have otherwise.
-
-    Raises InvalidSpec if the change would need other slots or move a tensor to another arena.
-    """
-    present = spec.json
-    optimizer = _overlay(present["optimizer"], change.get("optimizer") or {}, "optimizer")
-    schedule = change["schedule"] if "schedule" in change else present["schedule"]
-    transforms = transform_spec.overlay(present["transforms"], change.get("transforms") or {})
-    given = {"optimizer": optimizer, "schedule": schedule, "transforms": transforms}
-    for name in ("sync", "guard"):
-        given[name] = change[name] if change.get(name) is not None else present[name]
-    given["groups"] = change["groups"] if "groups" in change else _following(present, given)
-    declared = {name: (tuple(f["shape"]), f["dtype"]) for name, f in present["parameters"].items()}
-    after = expand(given, declared, present["parameters"])
-    for was, now in zip(_grouped(spec), _grouped(after), strict=True):
-        before_rule = spec.groups[was.group].optimizer["rule"]
-        after_rule = after.groups[now.group].optimizer["rule"]
-        if was != now or before_rule != after_rule:
-            raise InvalidSpec(
-                f"the change gives tensor {was.name!r} another rule or group "
-                f"({before_rule} in group {was.group} → {after_rule} in group {now.group})",
-                field="groups" if before_rule == after_rule else "optimizer.rule",
-                hint="Slots belong to a rule: create a new model from the parameters to change it.",
-            )
-        _refuse_other_slots(spec.groups[was.group], after.groups[now.group], was.shape)
-    _refuse_other_accumulation(spec, after)
-    return after
-
-
-def _refuse_other_slots(before: Group, after: Group, shape: tuple[int, ...]) -> None:
-    """Slots are made, and filled, when a model is created; so they are those of a tensor of this shape."""
-    held, asked = before.slot_starts, after.slot_starts
-    if held != asked:
-        averages = (held.keys() ^ asked.keys()) & set(AVERAGES.values())
-        raise InvalidSpec(
-            f"the change would give the tensors of {before.match!r} other slots, or others to start from: "
-            f"{_slots(held)} → {_slots(asked)}",
-            field="transforms" if averages else "optimizer",
-            hint="Slots are made with the model, also those of "
-            f"{', '.join(AVERAGES)}: create a new model from the parameters to change them.",
-        )
-    if before.slot_shapes(shape) != after.slot_shapes(shape):
-        raise InvalidSpec(
-            f"the change gives tensors of shape {list(shape)} slots of other shapes: "
-            f"{before.slot_shapes(shape)} → {after.slot_shapes(shape)}",
-            field="optimizer",
-            hint="Slots are kept as they were created: create a new model from the parameters.",
-        )
-    if catalog.rate_is_fixed(before.optimizer) and before.optimizer["lr"] != after.optimizer["lr"]:
-        raise InvalidSpec(
-            f"the change moves the lr of the tensors of {before.match!r} from {before.optimizer['lr']:g} to "
-            f"{after.optimizer['lr']:g}, which rule {before.optimizer['rule']!r} does not allow",
-            field="optimizer.lr",
-            hint="The learning rate of this rule is part of what its slots mean: create a new model.",
-        )
-
-
-def _slots(starts: Mapping[str, float]) -> str:
-    return ", ".join(f"{slot} from {start:g}" for slot, start in starts.items()) or "none"
-
-
-def _refuse_other_accumulation(before: Spec, after: Spec) -> None:
-    """What is accumulated is state too, and there before the first push."""
-    if ("accumulate" in before.transforms) != ("accumulate" in after.transforms):
-        raise InvalidSpec(
-            "the change would begin to accumulate pushes, or end it and lose those that wait",
-            field="transforms.accumulate",
-            hint="Set every to 1 to end it, or create a new model from the parameters.",
-        )
-
-
 def check_model_name(name: str) -> None:
     """Raises InvalidName unless `name` can name a model."""
     if not MODEL_NAME.fullmatch(name):
@@ -258,7 +182,7 @@ def check_tensor(name: str, shape: Sequence[int], dtype: str) -> None:
 
 
 def _expand_group(group: Json, base: Json, schedule: Any, transforms: Json, where: str) -> dict[str, Any]:
-    optimizer = _overlay(base, group.get("optimizer") or {}, f"{where}.optimizer")
+    optimizer = overlay(base, group.get("optimizer") or {}, f"{where}.optimizer")
     own = group.get("schedule")
     return {
         "match": group["match"],
@@ -270,26 +194,7 @@ def _expand_group(group: Json, base: Json, schedule: Any, transforms: Json, wher
     }
 
 
-def _following(present: Json, given: Json) -> list[dict[str, Any]]:
-    """The present groups, changed where they had what the model's own optimizer had."""
-    before, optimizer = present["optimizer"], given["optimizer"]
-    return [
-        {
-            "match": group["match"],
-            "optimizer": {
-                name: optimizer.get(name, value) if before.get(name) == value else value
-                for name, value in group["optimizer"].items()
-            },
-            "schedule": given["schedule"] if group["schedule"] == present["schedule"] else group["schedule"],
-            "transforms": transform_spec.following(
-                group["transforms"], present["transforms"], given["transforms"]
-            ),
-        }
-        for group in present["groups"]
-    ]
-
-
-def _overlay(base: Json, change: Json, where: str) -> dict[str, Any]:
+def overlay(base: Json, change: Json, where: str) -> dict[str, Any]:
     """What differs, over what is there; another rule or preset starts from its own defaults."""
     base = catalog.own_names(base, where="optimizer")
     change = catalog.own_names({"rule": base["rule"], **change}, where=where)
@@ -302,13 +207,13 @@ def _group_of(name: str, groups: Sequence[Group]) -> int:
     return next(index for index, group in enumerate(groups) if fnmatchcase(name, group.match))
 
 
-def _grouped(spec: Spec) -> list[Declared | DeclaredTable]:
+def grouped(spec: Spec) -> list[Declared | DeclaredTable]:
     """Every parameter, in wire order."""
     return [*(place.tensor for place in spec.layout.places), *spec.layout.tables.values()]
 
 
 def _refuse_idle_groups(spec: Spec) -> None:
-    used = {declared.group for declared in _grouped(spec)}
+    used = {declared.group for declared in grouped(spec)}
     for index, group in enumerate(spec.groups[:-1]):
         if index not in used:
             raise InvalidSpec(

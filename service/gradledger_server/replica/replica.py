@@ -41,6 +41,7 @@ from gradledger_server.machine.apply import origin
 from gradledger_server.machine.gradient import check, gather, norm
 from gradledger_server.machine.image import Image
 from gradledger_server.machine.model import Model
+from gradledger_server.machine.reconfiguration import reconfigure
 from gradledger_server.machine.row_gradient import require_rows
 from gradledger_server.replica.answers import Answer
 from gradledger_server.replica.clock import now_ms
@@ -252,7 +253,7 @@ class Replica:
 
         def choose(model: Model) -> Configure:
             mailbox.hot.require_version(if_match)
-            return Configure(specs.reconfigure(model.spec, change).json, now_ms())
+            return Configure(reconfigure(model.spec, change).json, now_ms())
 
         await mailbox.run(lambda hot: hot.decide(choose))
 
