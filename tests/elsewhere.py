@@ -104,9 +104,6 @@ class Elsewhere:
     def at_home(self, array: There | Host) -> Host:
         return array if isinstance(array, np.ndarray) else _inside(array).copy()
 
-    def lock_pages(self, address: int, nbytes: int) -> None:
-        """Is of no use here."""
-
     def to_host(self, array: There, out: Host) -> None:
         np.copyto(out, _inside(array), casting="no")
 

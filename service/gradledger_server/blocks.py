@@ -5,8 +5,8 @@ goes back to the shelf when its last view is gone. Nobody has to say so: every a
 from a block keeps it alive, and its finalizer shelves it. A download that takes an hour therefore keeps
 its own step's bytes, and nobody writes into them.
 
-A device that moves bytes from and to them by itself has their pages locked in place (`lock_pages`), once for
-each block and not for each use of it.
+A device that moves bytes from and to them by itself has their pages locked (`lock_in_place`), once for each
+piece of memory and not for each use of it.
 
 The shelf is no second peak: in use and shelved together, no more is held than was lately in use at once, or
 `keep_bytes` if that is more. Whoever needs a size that is not there pushes out what was used longest ago.
@@ -20,6 +20,7 @@ import threading
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,11 +30,13 @@ Unlock = Callable[[], None]
 
 _PAGE_BYTES = mmap.PAGESIZE
 _HUGE_PAGE_BYTES = 2 << 20
+_LOCKING = threading.Lock()
 
 
 class _Pages(mmap.mmap):
     """Fresh memory. Whoever has locked it is told before the system gets it back."""
 
+    held = False  # in place, or it was tried in vain
     unlock: Unlock | None = None
 
     def __del__(self) -> None:
@@ -49,9 +52,6 @@ class Blocks:
         self._shelf: OrderedDict[int, list[_Pages]] = OrderedDict()  # the size used last comes last
         self._returned: deque[_Pages] = deque()
         self._lock = threading.Lock()
-        self.lock_pages: Callable[[int, int], Unlock | None] | None = (
-            None  # of fresh memory: (address, nbytes)
-        )
         self.shelved_bytes = 0
         self._used_bytes = 0
         self._most_bytes = self._most_before = 0  # in use at once, since and before the last `age`
@@ -64,7 +64,8 @@ class Blocks:
             memory = self._pop(size)
             self._used_bytes += size
             self._most_bytes = max(self._most_bytes, self._used_bytes)
-            self._push_out()
+            dropped = self._push_out()
+        dropped.clear()  # which may take long, and not while others wait
         if memory is None:
             memory = self._fresh(size)
         # The array's base is the mapping, not another array, so NumPy hangs every later view on this array
@@ -78,15 +79,17 @@ class Blocks:
         with self._lock:
             self._put_away()
             self._most_bytes, self._most_before = self._used_bytes, self._most_bytes
-            self._push_out()
+            dropped = self._push_out()
+        dropped.clear()
 
     def clear(self) -> None:
         """Gives everything on the shelf back to the system."""
         with self._lock:
             self._put_away()
-            self._shelf.clear()
+            dropped, self._shelf = self._shelf, OrderedDict()
             self.shelved_bytes = 0
             self._most_bytes = self._most_before = self._used_bytes
+        dropped.clear()
 
     def _give_back(self, memory: _Pages) -> None:
         # A finalizer may run anywhere, even on the thread that holds the lock: then the next call sees to it.
@@ -98,11 +101,14 @@ class Blocks:
                 self._lock.release()
 
     def _fresh(self, size: int) -> _Pages:
-        memory = _Pages(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        try:
+            memory = _Pages(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        except BaseException:
+            with self._lock:
+                self._used_bytes -= size
+            raise
         if size >= _HUGE_PAGE_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):
             memory.madvise(mmap.MADV_HUGEPAGE)
-        if self.lock_pages is not None:
-            memory.unlock = self.lock_pages(ctypes.addressof(ctypes.c_char.from_buffer(memory)), size)
         return memory
 
     def _put_away(self) -> None:
@@ -124,7 +130,24 @@ class Blocks:
             del self._shelf[size]
         return memory
 
-    def _push_out(self) -> None:
-        most = max(self._keep_bytes, self._most_bytes, self._most_before)
+    def _push_out(self) -> list[_Pages | None]:
+        most, dropped = max(self._keep_bytes, self._most_bytes, self._most_before), []
         while self._shelf and self._used_bytes + self.shelved_bytes > most:
-            self._pop(next(iter(self._shelf)))
+            dropped.append(self._pop(next(iter(self._shelf))))
+        return dropped
+
+
+def lock_in_place(view: NDArray[Any], lock: Callable[[int, int], Unlock | None]) -> None:
+    """Has the memory of the block that is viewed locked by `lock(address, nbytes)`, if it is not yet.
+
+    It stays so as long as the block's memory lives. Memory of others is left alone.
+    """
+    pages: Any = view
+    while isinstance(pages, np.ndarray | memoryview):
+        pages = pages.base if isinstance(pages, np.ndarray) else pages.obj
+    if not isinstance(pages, _Pages) or pages.held:
+        return
+    with _LOCKING:
+        if not pages.held:
+            pages.unlock = lock(ctypes.addressof(ctypes.c_char.from_buffer(pages)), len(pages))
+            pages.held = True

@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from gradledger_server.blocks import Blocks, Unlock
+from gradledger_server.blocks import Blocks, Unlock, lock_in_place
 
 PAGE_BYTES = 4096
 
@@ -123,7 +123,7 @@ def test_no_two_threads_ever_hold_the_same_memory() -> None:
 
 
 def test_pages_are_locked_once_and_let_go_before_the_system_gets_them() -> None:
-    """Not at each use. Memory that cannot be locked serves as well."""
+    """Not at each use, and not before there is one. Memory that cannot be locked serves as well."""
     told: list[tuple[str, int]] = []
 
     def lock(address: int, nbytes: int) -> Unlock | None:
@@ -132,15 +132,24 @@ def test_pages_are_locked_once_and_let_go_before_the_system_gets_them() -> None:
 
     def unlock(address: int, nbytes: int) -> None:
         assert ctypes.string_at(address, 1) == b"\7", "it is still there, and ours"
+        assert blocks._lock.acquire(blocking=False), "nobody waits for it"
+        blocks._lock.release()
         told.append(("unlock", nbytes))
 
     blocks = Blocks(keep_bytes=8 * PAGE_BYTES)
-    blocks.lock_pages = lock
+    lock_in_place(np.zeros(3), lock)
     for _ in range(3):
         for pages in (1, 5):
-            blocks.take(pages * PAGE_BYTES)[:] = 7
+            block = blocks.take(pages * PAGE_BYTES)
+            block[:] = 7
+            lock_in_place(np.frombuffer(block[8:].data[8:], np.float32)[2:], lock)
+            lock_in_place(block, lock)
+            del block
     assert told == [("lock", PAGE_BYTES), ("lock", 5 * PAGE_BYTES)]
-    blocks.take(7 * PAGE_BYTES)[:] = 7  # pushes out both
-    assert told[2:] == [("unlock", PAGE_BYTES), ("lock", 7 * PAGE_BYTES)]
+    large = blocks.take(7 * PAGE_BYTES)  # pushes out both
+    large[:] = 7
+    assert told[2:] == [("unlock", PAGE_BYTES)]
+    lock_in_place(large, lock)
+    del large
     blocks.clear()
-    assert told[4:] == [("unlock", 7 * PAGE_BYTES)]
+    assert told[3:] == [("lock", 7 * PAGE_BYTES), ("unlock", 7 * PAGE_BYTES)]

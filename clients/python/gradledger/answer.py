@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import weakref
 from dataclasses import dataclass
 from email.message import Message
 from functools import partial
@@ -44,7 +45,9 @@ class Answer:
     @property
     def timing_ms(self) -> dict[str, float]:
         """The last try's time: what the service tells of it, `network` between it and us, and `read`."""
-        stops = {name: float(ms) for name, ms in STOP.findall(self.headers.get("Server-Timing", ""))}
+        stops = {
+            name: float(ms) for name, ms in STOP.findall(", ".join(self.headers.get_all("Server-Timing", ())))
+        }
         return stops | {"network": max(0.0, self.asked_ms - sum(stops.values())), "read": self.read_ms}
 
 
@@ -53,6 +56,7 @@ class Stream:
 
     def __init__(self, connection: Connection, response: HTTPResponse) -> None:
         self._connection, self._response = connection, response
+        weakref.finalize(self, connection.close).atexit = False
 
     def read(self, nbytes: int) -> bytes:
         """What has come, up to so many bytes; waits for some. None come after the end."""
@@ -78,6 +82,9 @@ def receive(response: HTTPResponse, landing: Landing | None, memory: Memory) -> 
 
 def _declared(response: HTTPResponse) -> tuple[BufferedIOBase, int]:
     """What to read the body from, and its length."""
+    said = set(response.headers.get_all("Content-Length", ()))
+    if len(said) > 1 or not all(length.strip().isdecimal() for length in said):
+        raise MalformedAnswer(f"expected one Content-Length, got {sorted(said)}")
     if response.length is not None:
         return response, response.length
     received = bytearray()

@@ -7,13 +7,14 @@ want to hear the rest of ours. And a time-out bounds silence, not how long a lar
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Any
 
 JOINED_BYTES = 64 << 10  # up to here one packet more costs more than one copy
-PIECE_BYTES = 1 << 20  # the time-out is for each: a slow network may take long for the whole
 
 
 class Connection(HTTPConnection):
@@ -47,10 +48,13 @@ class Connection(HTTPConnection):
         self.endheaders()
         self._holds = False
         # Who refuses a body before its end may hang up while it is being sent: the reason can still be read.
-        with suppress(BrokenPipeError, ConnectionResetError):
+        with suppress(BrokenPipeError, ConnectionResetError, ssl.SSLEOFError, ssl.SSLZeroReturnError):
             for packet in _packets((self._head, *parts)):
-                self.send(packet)
-        return self.getresponse()
+                self.put(packet)
+        response = self.getresponse()
+        if response.status < HTTPStatus.OK:  # the answer proper is still to come, and would be another's
+            raise HTTPException(f"an interim answer of status {response.status}")
+        return response
 
     def send(self, data: Any) -> None:
         """Sends the data, unless it is a head."""
@@ -59,13 +63,19 @@ class Connection(HTTPConnection):
         else:
             super().send(data)
 
+    def put(self, packet: bytes | memoryview) -> None:
+        """Sends it all. The time-out is for each piece that the network takes, not for the whole."""
+        rest = memoryview(packet)
+        while rest:
+            rest = rest[self.sock.send(rest) :]
+
 
 class SecureConnection(Connection, HTTPSConnection):
     """To https://…"""
 
 
 def _packets(parts: Sequence[bytes | memoryview]) -> Iterator[bytes | memoryview]:
-    """Small parts that follow one another together, large ones in pieces."""
+    """Small parts that follow one another together, large ones as they are."""
     waiting: list[bytes | memoryview] = []
     room = JOINED_BYTES
     for part in parts:
@@ -73,7 +83,7 @@ def _packets(parts: Sequence[bytes | memoryview]) -> Iterator[bytes | memoryview
             yield b"".join(waiting)
             waiting, room = [], JOINED_BYTES
         if len(part) > room:
-            yield from (part[start : start + PIECE_BYTES] for start in range(0, len(part), PIECE_BYTES))
+            yield part
         else:
             waiting.append(part)
             room -= len(part)

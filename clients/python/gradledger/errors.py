@@ -13,7 +13,7 @@
         │   ├── LengthRequired, PreconditionFailed, BodyTooLarge, UnsupportedMediaType
         │   ├── Invalid ─ InvalidSpec, InvalidName, UnknownTensor, WrongShape, WrongDtype, WrongRows,
         │   │             WrongScale, NonFinite, SequenceReused
-        │   └── TooManyRequests          retried
+        │   └── RequestTimeout, TooManyRequests     retried
         ├── ServiceUnavailable           retried
         │   ├── StoreUnavailable, TooManyStreams    retried
         │   └── StoreFull, DeviceFull, ModelQuarantined   not retried: waiting does not mend them

@@ -14,6 +14,7 @@ from urllib.parse import quote, urlsplit
 from gradledger.connection import Connection, SecureConnection
 
 KEPT = 16  # idle connections
+PORTS = {"http": 80, "https": 443}
 
 
 class Pool:
@@ -24,10 +25,11 @@ class Pool:
 
     def __init__(self, url: str, connect_s: float) -> None:
         parts = urlsplit(url if "://" in url else f"http://{url}")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if parts.scheme not in PORTS or not _is_host(parts.hostname):
             raise ValueError(f"the service's address is {url!r}, expected one like 'http://127.0.0.1:8000'")
         self.prefix = quote(parts.path.rstrip("/"), safe="/%")
-        self._host, self._port, self._connect_s = parts.hostname, parts.port, connect_s
+        port = PORTS[parts.scheme] if parts.port is None else parts.port
+        self._host, self._port, self._connect_s = str(parts.hostname), port, connect_s
         self._terms = _terms() if parts.scheme == "https" else None
         self._idle: deque[Connection] = deque()
         self._kept = KEPT
@@ -67,6 +69,13 @@ class Pool:
         """Hangs up on the idle ones, and on the others when they are done."""
         self._kept = 0
         _hang_up(self._idle)
+
+
+def _is_host(name: str | None) -> bool:
+    try:
+        return bool(name and name.isprintable() and " " not in name and name.encode("idna"))
+    except UnicodeError:
+        return False
 
 
 def _terms() -> ssl.SSLContext:

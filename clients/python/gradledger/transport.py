@@ -1,6 +1,6 @@
 """One request, sent until it is answered or its time is over.
 
-Connection errors, time-outs and answers that say "later" (429, 502, 503, 504) are retried with growing
+Connection errors, time-outs and answers that say "later" (408, 429, 502, 503, 504) are retried with growing
 pauses, honouring `Retry-After`. That is safe for every request of this client: a push carries its name, and
 the others do no more when repeated. Bodies go out from where they lie, and answers are read into their place.
 """
@@ -166,7 +166,11 @@ class Transport:
         cut = (ssl.SSLEOFError, ssl.SSLZeroReturnError)  # in the middle of TLS, which can be mended
         refused = isinstance(error, ssl.SSLError) and not isinstance(error, cut)
         kind = CertificateRefused if refused else ConnectionFailed
-        return kind(f"{method} {self.url}{target}: no answer ({type(error).__name__}: {error})")
+        return kind(f"{method} {self.url}{target}: no answer ({type(error).__name__}: {_line(error)})")
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _refusal(response: HTTPResponse, received: NDArray[np.uint8]) -> Problem:

@@ -99,8 +99,5 @@ class CpuDevice:
     def at_home(self, array: Array) -> Array:
         return array
 
-    def lock_pages(self, address: int, nbytes: int) -> None:
-        """Nothing is moved."""
-
     def to_host(self, array: Array, out: Array) -> None:
         np.copyto(out, array, casting="no")

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gradledger_server.blocks import Unlock
+from gradledger_server.blocks import Unlock, lock_in_place
 from gradledger_server.errors import DeviceFull, DeviceUnavailable
 from gradledger_server.kernels.arrays import address, require_fit, require_flat
 from gradledger_server.kernels.cpu import CpuDevice
@@ -169,12 +169,13 @@ class CudaDevice:
         return halve(sums.get())
 
     def to_device(self, array: Any) -> Any:
-        """A copy of a host array, made before this returns: the host memory may be used again at once.
+        """A copy of a flat host array, made before this returns: the host memory may be used again at once.
 
         CuPy's `asarray` would copy it once more on the way, into locked pages of its own.
         """
         if not isinstance(array, np.ndarray):
             return array
+        lock_in_place(array, self._lock_pages)
         there, here = self.empty(array.size, array.dtype), np.ascontiguousarray(array)
         there.data.copy_from_host(address(here), here.nbytes)
         return there
@@ -183,9 +184,10 @@ class CudaDevice:
         return array if isinstance(array, np.ndarray) else array.get()
 
     def to_host(self, array: Any, out: npt.NDArray[Any]) -> None:
+        lock_in_place(out, self._lock_pages)
         array.get(out=out)
 
-    def lock_pages(self, address: int, nbytes: int) -> Unlock | None:
+    def _lock_pages(self, address: int, nbytes: int) -> Unlock | None:
         """Locked pages are read and written by the GPU itself, past the driver's own."""
         runtime = self._cupy.cuda.runtime
         try:

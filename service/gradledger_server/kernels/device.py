@@ -14,7 +14,6 @@ from typing import Any, Literal, Protocol
 
 import numpy.typing as npt
 
-from gradledger_server.blocks import Unlock
 from gradledger_server.errors import DeviceUnavailable
 from gradledger_server.kernels.cpu import CpuDevice
 from gradledger_server.kernels.kernel import Array, Kernel
@@ -55,12 +54,6 @@ class Device(Protocol):
 
     def to_host(self, array: Array, out: npt.NDArray[Any]) -> None:
         """Copy the values into `out`, of the same dtype and length, and wait for them."""
-
-    def lock_pages(self, address: int, nbytes: int) -> Unlock | None:
-        """Keep host memory where it is, so that the device moves bytes from and to it by itself.
-
-        None if that is of no use, or no more can be locked: then it takes a copy more.
-        """
 
 
 def open_device(

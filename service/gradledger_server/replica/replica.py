@@ -68,8 +68,6 @@ class Replica:
         self.store = store
         self.device = device
         self.blocks = store.blocks
-        if not device.on_host:
-            self.blocks.lock_pages = device.lock_pages
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="replica")
         self.shelf = Shelf(store, device, self.blocks, self._threads, cadence or Cadence())
         self._copying = asyncio.Semaphore(2)  # a copy of all slots is as large as they are

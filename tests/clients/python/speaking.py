@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 
 Story = Callable[[socket.socket], None]
 
-RECEIVE_BYTES = 64 << 10
+RECEIVE_BYTES = 512 << 10  # several of the loopback's packets, or each would be waited for
 JOIN_S = 5.0
 
 

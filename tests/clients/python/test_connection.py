@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from http.client import HTTPConnection
-from typing import Any
-
 import numpy as np
 import pytest
 
 from gradledger import Client
-from gradledger.connection import JOINED_BYTES
+from gradledger.connection import JOINED_BYTES, Connection
 from tests.service import Service
 
 
@@ -17,13 +14,13 @@ from tests.service import Service
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The bytes of each packet."""
     packets: list[int] = []
-    send = HTTPConnection.send
+    put = Connection.put
 
-    def noting(connection: HTTPConnection, data: Any) -> None:
-        packets.append(len(data))
-        send(connection, data)
+    def noting(connection: Connection, packet: bytes | memoryview) -> None:
+        packets.append(len(packet))
+        put(connection, packet)
 
-    monkeypatch.setattr(HTTPConnection, "send", noting)
+    monkeypatch.setattr(Connection, "put", noting)
     return packets
 
 

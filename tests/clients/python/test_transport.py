@@ -30,3 +30,12 @@ def test_stops_that_are_numbers_are_told(told: str, stops: dict[str, float]) -> 
     answer = Answer(200, headers, NOTHING, 1, 7.5, 0.5)
     network = max(0.0, 7.5 - sum(stops.values()))
     assert answer.timing_ms == stops | {"network": network, "read": 0.5}
+
+
+def test_a_proxy_may_tell_of_stops_of_its_own_on_another_line() -> None:
+    headers = Message()
+    headers["Server-Timing"] = "edge;dur=1"
+    headers["server-timing"] = "apply;dur=2"
+    assert Answer(200, headers, NOTHING, 1, 7.0, 0.5).timing_ms == {
+        "edge": 1, "apply": 2, "network": 4.0, "read": 0.5,
+    }  # fmt: skip
