@@ -48,7 +48,6 @@ class LandingProtocol(asyncio.BufferedProtocol):
         self._shortcut = None if lane is None else Shortcut(lane, self._http)
         self._http.shortcut = self._shortcut
         self._pace = None if lane is None else lane.pace
-        self.heard_bytes = 0
         self._rest: memoryview | None = None  # of the block, while a body is landing
         self._then: Callable[[], None] | None = None  # once it is full; it holds the block
         self._landed: asyncio.Future[None] | None = None
@@ -57,7 +56,7 @@ class LandingProtocol(asyncio.BufferedProtocol):
         return ROOM if self._rest is None else self._rest
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.heard_bytes += nbytes
+        self._http.heard_bytes += nbytes
         if self._rest is None:
             data = bytes(ROOM[:nbytes])
             if self._shortcut is None or not self._shortcut.takes(data):
@@ -192,11 +191,6 @@ class _Parsed(Protocol):
     def read_into(self, rest: memoryview, then: Callable[[], None]) -> None:
         """See the owner's."""
         self._owner.read_into(rest, then)
-
-    @property
-    def heard_bytes(self) -> int:
-        """See the owner's."""
-        return self._owner.heard_bytes
 
     def restart(self) -> None:
         """The body landed without the parser: the next byte begins another head."""

@@ -17,9 +17,7 @@ LOOKS = 6  # in one window
 class Sender(Protocol):
     """The other end of a connection."""
 
-    @property
-    def heard_bytes(self) -> int:
-        """What it has sent so far."""
+    heard_bytes: int  # what it has sent so far
 
     @property
     def owes(self) -> bool:

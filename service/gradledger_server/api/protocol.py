@@ -23,6 +23,7 @@ _HEAD = (
 class Protocol(HttpToolsProtocol):
     """uvicorn's, with our words for what its parser refuses."""
 
+    heard_bytes = 0  # from the client, so far; counted by whoever reads the socket
     _head_bytes: int | None = 0  # of the head being read; None while a body is
     shortcut: Shortcut | None = None
     _rests_since: float | None = None  # on the loop's clock; None while a request is at work
@@ -72,11 +73,6 @@ class Protocol(HttpToolsProtocol):
         )
         self.transport.write(head.encode() + body)
         self.transport.close()
-
-    @property
-    def heard_bytes(self) -> int:
-        """What the client has sent so far."""
-        raise NotImplementedError
 
     @property
     def owes(self) -> bool:

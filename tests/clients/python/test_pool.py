@@ -16,7 +16,7 @@ import pytest
 from gradledger import Client
 from gradledger.errors import BodyTooLarge, CertificateRefused, ConnectionFailed, MalformedAnswer, Refused
 from gradledger.pool import KEPT, Pool
-from tests.clients.python.speaking import answer, body, head, speaking
+from tests.clients.python.speaking import Story, answer, body, head, speaking
 from tests.service import Service
 
 MODELS = b'{"models": []}'
@@ -27,17 +27,23 @@ def one_try(port: int, timeout_s: float = 10.0, **headers: str) -> Client:
     return Client(f"http://127.0.0.1:{port}", timeout_s=timeout_s, retry_for_s=0, headers=headers)
 
 
-def test_a_connection_is_used_again_until_the_service_hangs_up() -> None:
-    asked: list[int] = []
+def twice(asked: list[int]) -> Story:
+    """Two answers on each connection; how many each gave is in `asked`."""
 
-    def twice(connection: socket.socket) -> None:
+    def story(connection: socket.socket) -> None:
         asked.append(0)
         for _ in range(2):
             head(connection)
             answer(connection, MODELS)
             asked[-1] += 1
 
-    with speaking(twice) as port, one_try(port) as client:
+    return story
+
+
+def test_a_connection_is_used_again_until_the_service_hangs_up() -> None:
+    asked: list[int] = []
+
+    with speaking(twice(asked)) as port, one_try(port) as client:
         for _ in range(6):
             assert client.models() == []
             time.sleep(0.05)  # for the end to arrive
@@ -228,25 +234,27 @@ def test_a_request_without_a_body_says_so_where_one_is_expected() -> None:
     assert [b"Content-Length: 0\r\n" in request for request in asked] == [True, False]
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its certificate with openssl")
-def test_a_certificate_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def certified(tmp_path: Path) -> tuple[ssl.SSLContext, Path]:
+    """How a server called localhost proves it, and the certificate to believe it by."""
+    if shutil.which("openssl") is None:
+        pytest.skip("its certificate is made with openssl")
     certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
     make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
     named = ["-addext", "subjectAltName=DNS:localhost"]
     subprocess.run([*make, *named, "-keyout", key, "-out", certificate], check=True, capture_output=True)
     terms = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     terms.load_cert_chain(certificate, key)
+    return terms, certificate
 
+
+def test_a_certificate_is_checked(
+    certified: tuple[ssl.SSLContext, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terms, certificate = certified
     asked: list[int] = []
 
-    def twice(connection: socket.socket) -> None:
-        asked.append(0)
-        for _ in range(2):
-            head(connection)
-            answer(connection, MODELS)
-            asked[-1] += 1
-
-    with speaking(twice, terms) as port:
+    with speaking(twice(asked), terms) as port:
         began = time.monotonic()
         with Client(f"https://localhost:{port}") as client, pytest.raises(CertificateRefused):
             client.models()
@@ -262,3 +270,24 @@ def test_a_certificate_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             pytest.raises(CertificateRefused, match=r"127\.0\.0\.1"),
         ):
             client.models()
+
+
+def test_a_refusal_is_heard_over_tls_as_well(
+    certified: tuple[ssl.SSLContext, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terms, certificate = certified
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+
+    def refuse(connection: socket.socket) -> None:
+        head(connection)
+        answer(connection, b'{"type": "/problems/body-too-large", "detail": "too much"}', "413 Too Large")
+        connection.shutdown(socket.SHUT_WR)
+        time.sleep(0.5)  # for the client to hear it before the connection is reset
+
+    grads = {"w": np.zeros(LARGE_BYTES // 4, np.float32)}
+    with (
+        speaking(refuse, terms) as port,
+        Client(f"https://localhost:{port}", retry_for_s=0) as client,
+        pytest.raises(BodyTooLarge, match="too much"),
+    ):
+        client.model("large").push(grads)
