@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -21,23 +22,43 @@ QUICK = [family for family in USUAL if family != "baselines"]
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
+@dataclass(frozen=True)
+class Ran:
+    """What one run of all the quick families printed, and what it left where results go."""
+
+    output: str
+    left: dict[str, Path]
+    reports: dict[str, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    results = tmp_path_factory.mktemp("results")
+    command = [sys.executable, "-m", "benchmarks", *QUICK, "--quick", "--results", str(results)]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    left = {path.suffix: path for path in results.iterdir()}
+    reports = json.loads(left[".json"].read_text())["reports"]
+    return Ran(done.stdout, left, {report["family"]: report for report in reports})
+
+
+@pytest.mark.timeout(420)  # whichever of them comes first waits for the run
 @pytest.mark.parametrize("family", QUICK)
-def test_a_family_measures_something(family: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks", family, "--quick", "--results", str(tmp_path)]
-    ran = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=100, check=False)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    (path,) = tmp_path.glob("*.json")
-    (report,) = json.loads(path.read_text())["reports"]
-    assert report["family"] == family
-    drawn = [path.with_suffix(".png")] if any(figure["goal"] for figure in report["figures"]) else []
-    assert sorted(tmp_path.iterdir()) == [path, *drawn]  # the data directories are gone
+def test_a_family_measures_something(family: str, ran: Ran) -> None:
+    report = ran.reports[family]
     assert report["figures"] or report["grids"]
     for figure in report["figures"]:
-        assert figure["case"] in ran.stdout
+        assert figure["case"] in ran.output
         _require_positive(figure)
     for grid in report["grids"]:
         assert grid["rows"] and all(len(row) == len(grid["columns"]) for row in grid["rows"])
-        assert all(cell in ran.stdout for row in grid["rows"] for cell in row)
+        assert all(cell in ran.output for row in grid["rows"] for cell in row)
+
+
+@pytest.mark.timeout(420)
+def test_samples_and_a_picture_are_kept_and_the_data_directories_are_gone(ran: Ran) -> None:
+    assert list(ran.reports) == QUICK
+    assert sorted(ran.left) == [".json", ".png"]
 
 
 def _require_positive(figure: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from tests.crash.external import External
 from tests.crash.load import LARGE, MIDDLING, SMALL, Worker, check
 from tests.service import SAFETENSORS, Service, gone, normal
 
-ROUNDS = int(os.environ.get("GRADLEDGER_CRASH_ROUNDS", "20"))
+ROUNDS = int(os.environ.get("GRADLEDGER_CRASH_ROUNDS", "12"))
 SEED = int(os.environ.get("GRADLEDGER_CRASH_SEED", "20260801"))
 TARGETS = (SMALL, MIDDLING, LARGE)
 

@@ -55,9 +55,15 @@ def is_whole(service: Service, count: int) -> bool:
 def processes(service: Service) -> list[psutil.Process]:
     """Those that serve, of the service's children."""
     assert service.process is not None
-    children = psutil.Process(service.process.pid).children()
-    living = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
-    return [child for child in living if child.cmdline()[-1:] == ["replica"]]
+    return [child for child in psutil.Process(service.process.pid).children() if serves(child)]
+
+
+def serves(child: psutil.Process) -> bool:
+    """Whether it is a serving process; one that ends at this moment is none."""
+    try:
+        return bool(child.status() != psutil.STATUS_ZOMBIE and child.cmdline()[-1:] == ["replica"])
+    except psutil.NoSuchProcess:
+        return False
 
 
 def wait_until(holds: Callable[[], Any]) -> None:
@@ -116,7 +122,9 @@ def test_a_process_killed_under_load_loses_nothing(several: Service) -> None:
 def test_connections_are_shared_out_evenly_also_after_a_death(several: Service) -> None:
     """Of 24 that come a moment apart, one process would get nearly all, were it not told of the others."""
     wait_until(lambda: is_whole(several, COUNT))
-    processes(several)[1].kill()
+    killed = processes(several)[1]
+    killed.kill()
+    killed.wait(GIVE_UP_S)
     wait_until(lambda: is_whole(several, COUNT))
     with ExitStack() as opened:
         for _ in range(24):
