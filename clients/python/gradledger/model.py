@@ -3,34 +3,31 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
-import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gradledger import tensors
 from gradledger.answer import Answer
 from gradledger.asking import PARAMETERS, RECEIPT, TRAIN, patient, viewed
-from gradledger.compression import BFloat16, Residual, Wire, compressed
+from gradledger.compression import Residual
 from gradledger.errors import MalformedAnswer, ModelNotFound, ParametersMissing, PreconditionFailed
 from gradledger.events import Events
+from gradledger.gradients import Form, Gradients, copied, encoded
 from gradledger.landing import Landing
 from gradledger.membership import Membership
 from gradledger.outbox import Outbox, Push
 from gradledger.receipt import Receipt
-from gradledger.rows import Rows, joined, spread
-from gradledger.seen import Seen
+from gradledger.rows import Rows, joined
+from gradledger.sight import Sight
 from gradledger.tensors import Params
 from gradledger.transport import Body, Transport
 
 ACCEPTED = 202  # the push waits for others
-Gradients = Mapping[str, ArrayLike | Rows]
-Form = Wire | Residual | None  # how gradients go out; None: as they are
 
 
 class Model:
@@ -45,9 +42,7 @@ class Model:
         self._path = f"/v1/models/{quote(name, safe='')}"
         self._transport = transport
         self._outbox = Outbox(transport, self._path, worker)
-        self._seeing = threading.Lock()
-        self._seen: Seen | None = None
-        self._views: dict[str, Seen] = {}
+        self._sight = Sight(transport, self._path)
 
     @property
     def worker(self) -> str:
@@ -57,7 +52,7 @@ class Model:
     @property
     def step(self) -> int | None:
         """The step of the newest parameters seen here, None before the first."""
-        return None if self._seen is None else self._seen.step
+        return self._sight.step
 
     def join(self, worker: str | None = None, *, heartbeat: bool = False) -> Membership:
         """Makes the worker a member: from the round's edge on the others wait for it, and it for them.
@@ -132,7 +127,7 @@ class Model:
         at, landing = self._base(base), _landing(out)
 
         def make() -> Push:
-            given = _copied(grads) if copy else grads
+            given = copied(grads) if copy else grads
             return self._push(given, at, weight, PARAMETERS, wait_s, wire, landing)
 
         return self._outbox.begin(make, lambda answer: self._pushed(answer, landing))
@@ -190,14 +185,7 @@ class Model:
         for another of the model's views, such as "ema"; gradients are computed at the default one. With
         `out`, arrays by name, they are read into those arrays, as `push` does. Raises ViewNotFound.
         """
-        seen, landing = self._seen if view == TRAIN else self._views.get(view), _landing(out)
-        if seen is not None and (seen.params is not None or wait_s):
-            answer = self._pull({"If-None-Match": seen.etag}, view, wait_s, landing)
-            if answer.status != 304:
-                return self._see(answer, view, landing)
-            if seen.params is not None:
-                return dict(seen.params) if landing is None else landing.copy(seen.params)
-        return self._see(self._pull({}, view, 0.0, landing), view, landing)
+        return self._sight.pull(view, wait_s, _landing(out))
 
     def rows(self, table: str, ids: ArrayLike, *, view: str = TRAIN) -> Rows:
         """The present values of a table's rows, in the order of `ids`, or another view of them."""
@@ -207,7 +195,7 @@ class Model:
             f"{self._path}/parameters/{quote(table, safe='')}/rows",
             query=viewed(view),
             headers=PARAMETERS,
-            body=Body(tensors.MEDIA_TYPE, tensors.encode({"rows": asked.ids})),
+            body=encoded({"rows": asked.ids}),
         )
         found: Rows = joined(tensors.decode(answer.body))[table]
         return found
@@ -239,21 +227,17 @@ class Model:
         except ModelNotFound as error:
             if error.tries == 1:  # otherwise the first try deleted it and its answer was lost
                 raise
-        with self._seeing:
-            self._seen = None
-            self._views.clear()
+        self._sight.forget()
 
     def begin(self, params: Gradients) -> None:
         """Uploads initial values; a model that has values already keeps them. Either way they are pulled."""
         try:
             self.pull()
         except ParametersMissing:
-            body = Body(tensors.MEDIA_TYPE, tensors.encode(spread(params)))
             # Of workers that begin a model together, the first one's values count.
+            path, first = f"{self._path}/parameters", {"If-None-Match": "*"}
             with suppress(PreconditionFailed):
-                self._transport.send(
-                    "PUT", f"{self._path}/parameters", headers={"If-None-Match": "*"}, body=body
-                )
+                self._transport.send("PUT", path, headers=first, body=encoded(params))
             self.pull()
 
     def _base(self, base: int | None) -> int | None:
@@ -269,72 +253,25 @@ class Model:
         wire: Form,
         landing: Landing | None = None,
     ) -> Push:
-        order = () if self._seen is None else self._seen.order
         query: dict[str, float] = {} if base is None else {"base": base}
         if weight != 1.0:
             query["weight"] = weight
-        body = Body(tensors.MEDIA_TYPE, tensors.encode(_in_form(grads, wire), order))
+        body = encoded(grads, wire, self._sight.order)
         taken = wire.settle if isinstance(wire, Residual) else None
         return Push(body, query, patient(headers, wait_s), wait_s, landing, taken)
 
     def _pushed(self, answer: Answer, landing: Landing | None) -> tuple[Params, Receipt]:
         if answer.status == ACCEPTED:
-            return self._newest(landing), _receipt_in(answer)
+            return self._sight.newest(landing), _receipt_in(answer)
         try:
             receipt = json.loads(answer.headers.get("Receipt", ""))
         except ValueError as error:
             raise MalformedAnswer("the answer to a push has no readable Receipt header") from error
-        return self._see(answer, landing=landing), Receipt.from_json(receipt, answer.timing_ms)
-
-    def _pull(self, headers: Mapping[str, str], view: str, wait_s: float, landing: Landing | None) -> Answer:
-        return self._transport.send(
-            "GET",
-            f"{self._path}/parameters",
-            query=viewed(view),
-            headers=patient({**PARAMETERS, **headers}, wait_s),
-            wait_s=wait_s,
-            landing=landing,
-        )
-
-    def _newest(self, landing: Landing | None) -> Params:
-        """The parameters seen last, pulled if there are none."""
-        seen = self._seen
-        if seen is None or seen.params is None:
-            return self._see(self._pull({}, TRAIN, 0.0, landing), landing=landing)
-        return dict(seen.params) if landing is None else landing.copy(seen.params)
-
-    def _see(self, answer: Answer, view: str = TRAIN, landing: Landing | None = None) -> Params:
-        """The answer's parameters, remembered if no newer ones were seen."""
-        if landing is None:
-            answer.body.flags.writeable = False
-            params = joined(tensors.decode(answer.body))
-        else:
-            params = landing.params()
-        seen = Seen.of(answer.headers.get("ETag", ""), params, ours=landing is None)
-        with self._seeing:
-            if view != TRAIN:
-                self._views[view] = seen
-            elif seen.replaces(self._seen):
-                self._seen = seen
-        return params
-
-
-def _in_form(grads: Gradients, wire: Form) -> Mapping[str, ArrayLike | BFloat16]:
-    """The arrays of a body."""
-    if wire is None:
-        return spread(grads)
-    return wire.compressed(grads) if isinstance(wire, Residual) else compressed(grads, wire)
+        return self._sight.see(answer, landing=landing), Receipt.from_json(receipt, answer.timing_ms)
 
 
 def _landing(out: Params | None) -> Landing | None:
     return None if out is None else Landing(out)
-
-
-def _copied(grads: Gradients) -> dict[str, ArrayLike | Rows]:
-    return {
-        name: Rows(given.ids.copy(), given.values.copy()) if isinstance(given, Rows) else np.array(given)
-        for name, given in grads.items()
-    }
 
 
 def _receipt_in(answer: Answer) -> Receipt:
