@@ -135,6 +135,14 @@ def test_a_stale_gradient_is_refused_and_leaves_its_sequence_free(new: Model) ->
     assert new.push({"w": [1.0]}, worker="b", sequence=1, base=2).json["receipt"]["fate"] == "applied"
 
 
+def test_a_repeat_by_key_is_answered_with_its_receipt_however_old_its_base_is_by_now(new: Model) -> None:
+    new.create(START, SGD, sync={"staleness": {"max": 0}})
+    first, again = (new.push({"w": [1.0]}, base=0, headers={"Idempotency_Key": "once"}) for _ in range(2))
+    assert again.status == 200
+    assert again.json["receipt"] == {**first.json["receipt"], "replayed": True}
+    refused(new.push({"w": [1.0]}, base=0, headers={"Idempotency_Key": "twice"}), 409, "stale-gradient")
+
+
 def test_the_mode_can_be_changed_while_it_runs(new: Model) -> None:
     joined(new, "a", "b")
     assert new.push({"w": [1.0]}, worker="a", sequence=1).status == 202

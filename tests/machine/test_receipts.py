@@ -88,6 +88,17 @@ def test_a_key_is_kept_a_little_longer_than_the_store_remembers_it() -> None:
     assert receipts.find("k:old", 1, "o") is None
 
 
+def test_a_key_is_taken_for_known_only_as_long_as_the_store_knows_it_for_certain() -> None:
+    """A push under a key that the store has forgotten is a new one, and must be looked at like one."""
+    receipts = Receipts()
+    receipts.record("k:old", "o", receipt(2))
+    receipts.forget(1_000)
+    assert receipts.knows("k:old", 1) and not receipts.knows("k:new", 1)
+    receipts.forget(REMEMBERED_ENTRIES)
+    assert not receipts.knows("k:old", 1)
+    assert pushed(2).knows("w:a", 2) and not pushed(2).knows("w:a", 3)
+
+
 def test_workers_are_never_forgotten() -> None:
     receipts = pushed(2)
     receipts.forget(1_000_000_000)

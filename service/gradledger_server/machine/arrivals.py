@@ -66,7 +66,7 @@ def objection(model: Model, push: Push) -> GradledgerError | None:
     """Why the present mode cannot take this push now; None for one that it has already."""
     rounds, policy = model.rounds, model.rounds.policy
     identity, staleness = identity_of(push), _staleness(model, push)
-    if identity is not None and (push.sequence or 1) <= model.receipts.last(identity):
+    if identity is not None and model.receipts.knows(identity, push.sequence or 1):
         return None
     if push.worker in model.guard.quarantined:
         return WorkerQuarantined(f"worker {push.worker!r} is in quarantine")

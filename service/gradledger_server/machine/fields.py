@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -38,8 +37,8 @@ def whole(where: str, value: object, low: int, high: int, *, optional: bool = Fa
 
 
 def real(where: str, value: object, low: float, high: float) -> float:
-    """A finite number within its bounds, as a float."""
+    """A number within its bounds, which are finite, as a float."""
     fits = isinstance(value, int | float) and not isinstance(value, bool)
-    if not fits or not math.isfinite(value) or not low <= value <= high:  # type: ignore[arg-type,operator]
+    if not fits or not low <= value <= high:  # type: ignore[operator]
         raise wrong(where, value, f"a number from {low:g} to {high:g}")
     return float(value)  # type: ignore[arg-type]

@@ -16,6 +16,7 @@ from gradledger_server.errors import SequenceReused
 RECEIPTS_KEPT = 64
 # The store forgets a key after 10,000 entries; an answer on its way may ask for the receipt a little later.
 KEYS_KEPT_ENTRIES = 11_000
+KEYS_SURE_ENTRIES = 9_000  # so long the store knows a key for certain, whatever is on its way to the log
 
 
 class Receipt(NamedTuple):
@@ -93,6 +94,7 @@ class Table(Generic[R]):
     def __init__(self) -> None:
         self._workers: dict[str, Pushes[R]] = {}
         self._keys: dict[str, Pushes[R]] = {}
+        self._offset = 0  # up to which keys were forgotten
 
     def record(self, identity: str, digest: str, receipt: R) -> None:
         """Notes an applied push."""
@@ -127,6 +129,13 @@ class Table(Generic[R]):
                 f"{name} was used for another body", got=digest, expected=known, **{who: identity[2:]}
             )
         return receipt
+
+    def knows(self, identity: str, sequence: int) -> bool:
+        """Whether the store will know this push again. A key it may have forgotten names a new one."""
+        pushes = self._workers.get(identity) or self._keys.get(identity)
+        if pushes is None or sequence > pushes.last:
+            return False
+        return identity in self._workers or self._offset < pushes.offset + KEYS_SURE_ENTRIES
 
     def kept(self, identity: str, sequence: int) -> R | None:
         """The receipt of this sequence, if it is among those kept whole."""
@@ -168,6 +177,7 @@ class Table(Generic[R]):
 
     def forget(self, offset: int) -> None:
         """Drops the keys that an entry behind `offset` may use anew, some time after the store did."""
+        self._offset = offset
         # Keys enter in the order of their offsets, so the oldest is always the first.
         while self._keys:
             identity, pushes = next(iter(self._keys.items()))

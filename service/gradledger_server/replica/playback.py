@@ -66,6 +66,7 @@ class Playback:
             (body,) = snapshot.parts
             tensors = safetensors.decode(body, safetensors.OWN)
             self.model = image.restore(records.from_json(snapshot.meta), tensors, self._device, self._blocks)
+            self.model.receipts.forget(snapshot.offset - 1)  # as the entry there did
             self.applied, self.chain, self.saved = snapshot.offset, snapshot.chain, snapshot.offset
             self.ring.begin(snapshot.offset)
         self.unsaved_entries = self.unsaved_bytes = 0

@@ -63,6 +63,7 @@ REFUSED = [
     ({"workers": 1.0}, "sync.workers"),
     ({"lease_s": 0}, "sync.lease_s"),
     ({"lease_s": float("nan")}, "sync.lease_s"),
+    ({"lease_s": 10**400}, "sync.lease_s"),
     ({"late": "maybe"}, "sync.late"),
     ({"colour": 1}, "sync.colour"),
     ({"aggregate": "mode"}, "sync.aggregate.name"),
