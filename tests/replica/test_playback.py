@@ -13,6 +13,7 @@ from gradledger_server.errors import GradledgerError, ModelNotFound, ModelQuaran
 from gradledger_server.kernels.cpu import CpuDevice
 from gradledger_server.kernels.kernel import Bound, Kernel, bound
 from gradledger_server.kernels.trace import Program
+from gradledger_server.machine import receipts
 from gradledger_server.replica import Hot, listed
 from gradledger_server.store.contract import Append, Outcome, Snapshot
 from gradledger_server.store.memory import MemoryStore
@@ -130,6 +131,20 @@ def test_the_first_snapshot_published_while_the_first_entry_is_looked_for(world:
     world.forget("m", "one")
     busy.loaded = first
     assert world.hot("m", "one").look().step == 1
+
+
+def test_a_loaded_snapshot_knows_how_long_its_keys_are_known(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a push under a key used long ago would be let through however stale it is."""
+    monkeypatch.setattr(receipts, "KEYS_SURE_ENTRIES", 2)
+    world.push("m", ones(1.0), key="k")
+    assert world.hot("m").model.receipts.knows("k:k", 1)
+    for sequence in (1, 2, 3):
+        world.push("m", ones(1.0), worker="a", sequence=sequence)
+    assert world.hot("m").save()
+    world.forget("m")
+    assert not world.hot("m").model.receipts.knows("k:k", 1)
 
 
 def test_what_another_replica_saved_need_not_be_saved_again(world: World) -> None:
