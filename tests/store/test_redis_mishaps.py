@@ -127,6 +127,48 @@ def test_a_full_server_is_reported_and_reading_goes_on(ledger: RedisStore, raw: 
     assert isinstance(ledger.append("epoch", [push("small", identity="w:a", sequence=1)])[0], Appended)
 
 
+def test_a_full_server_can_be_looked_at_and_emptied(ledger: RedisStore, raw: redis.Redis) -> None:
+    ledger.create("model", "epoch", record("create"))
+    ledger.create("other", "half", record("create"))
+    grow(ledger, "epoch", 1, payload=noise(2 * MIB))
+    raw.hdel(keys.NAMES, "other")
+    raw.zadd(keys.UNBOUND, {"half": 1})  # as a creation that stopped in the middle
+    raw.config_set("maxmemory", 1)
+    try:
+        assert ledger.find("model") == "epoch" and ledger.find("other") is None
+        assert ledger.delete("model", "epoch", record("delete"))
+        assert ledger.names() == {}
+        assert keys_there(raw) == set()
+    finally:
+        raw.config_set("maxmemory", 0)
+
+
+def test_a_trim_that_reaches_a_server_without_the_snapshot_frees_nothing(
+    ledger: RedisStore, raw: redis.Redis
+) -> None:
+    """As behind a failover to one that lags: what it holds of the model is all there is."""
+    ledger.create("model", "epoch", record("create"))
+    first, _, last = grow(ledger, "epoch", 3, payload=noise(2 * MIB))
+    assert saved_at(ledger, "epoch", first, noise(MIB))
+    before = keys_there(raw)
+    ledger._snapshots._trim("epoch", first.offset, last.offset)  # published elsewhere
+    assert keys_there(raw) == before
+    snapshot = ledger.load("epoch")
+    assert snapshot is not None and snapshot.offset == first.offset
+    assert [entry.offset for entry in ledger.read("epoch", first.offset)] == [3, 4]
+
+
+def test_a_creation_that_stood_still_past_its_time_begins_nothing(
+    ledger: RedisStore, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others may have wiped its epoch by then, and nobody would look for it again."""
+    monkeypatch.setattr(keys, "STAGED_TTL_S", 0)
+    with pytest.raises(StoreUnavailable, match="took too long"):
+        ledger.create("model", "epoch", record("create"))
+    assert ledger.names() == {}
+    assert keys_there(raw) == set()
+
+
 def test_a_commit_takes_no_longer_when_the_log_is_long(ledger: RedisStore, raw: redis.Redis) -> None:
     ledger.create("model", "epoch", record("create"))
     for _ in range(20):

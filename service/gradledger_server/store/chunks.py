@@ -8,7 +8,7 @@ gets a turn.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from gradledger_server.errors import StoreUnavailable
@@ -46,6 +46,11 @@ class Row:
         """From the form "<token>:<count>" that the scripts write down."""
         token, count = group.decode().split(":")
         return cls(epoch, token, int(count))
+
+    @property
+    def group(self) -> str:
+        """That form."""
+        return f"{self.token}:{self.count}"
 
     def names(self) -> list[str]:
         return [keys.chunk(self.epoch, self.token, index) for index in range(self.count)]
@@ -101,6 +106,18 @@ def _fetch(connection: Connection, row: Row, nbytes: int, check: Check | None) -
                 check(index, place)
         inlet.finish()
     return block.toreadonly()
+
+
+def batches(rows: Sequence[Row]) -> Iterator[list[Row]]:
+    """The rows in order, as many at once as may be freed without keeping others waiting; at least one."""
+    batch: list[Row] = []
+    for row in rows:
+        if batch and sum(each.count for each in batch) + row.count > UNLINKED_AT_ONCE:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
 
 
 def unlinks(rows: Sequence[Row]) -> list[Command]:

@@ -42,9 +42,19 @@ class RedisLog:
         self._remembered = remembered
         self._no_chunks = Packed.of(remembered, "", 0)
 
-    def append(self, epoch: str, appends: Sequence[Append], mode: str = "next") -> list[Outcome]:
-        """See contract.Store; `mode` is "first" for a log's first record and "last" for its last."""
-        wishes = [self._wish(epoch, append, mode) for append in appends]
+    def begin(self, epoch: str, record: Record, deadline_ms: int) -> None:
+        """A log's first record. Raises StoreUnavailable if the server's time is past the deadline."""
+        self._carry_out([self._wish(epoch, Append(record), "first", deadline_ms)])
+
+    def end(self, epoch: str, record: Record) -> None:
+        """A log's last record."""
+        self._carry_out([self._wish(epoch, Append(record), "last")])
+
+    def append(self, epoch: str, appends: Sequence[Append]) -> list[Outcome]:
+        """See contract.Store."""
+        return self._carry_out([self._wish(epoch, append) for append in appends])
+
+    def _carry_out(self, wishes: Sequence[Wish]) -> list[Outcome]:
         replies = self._connection.replies([command for wish in wishes for command in wish.commands])
         became, left = outcomes(wishes, replies)
         if left:
@@ -54,7 +64,7 @@ class RedisLog:
 
     async def append_soon(self, line: LoopLine, epoch: str, appends: Sequence[Append]) -> list[Outcome]:
         """The same on the event loop's line, of small payloads."""
-        wishes = [self._wish(epoch, append, "next") for append in appends]
+        wishes = [self._wish(epoch, append) for append in appends]
         became, left = outcomes(wishes, await line.ask([c for wish in wishes for c in wish.commands]))
         if left:
             line.post(unlinks(left), _whatever)
@@ -62,7 +72,7 @@ class RedisLog:
 
     def post(self, line: LoopLine, epoch: str, append: Append, told: Told) -> bool:
         """One small append on the line, if that is open; `told` hears what became of it."""
-        wish = self._wish(epoch, append, "next")
+        wish = self._wish(epoch, append)
         return line.post(wish.commands, lambda replies: told(_became(line, wish, replies)))
 
     async def head_soon(self, line: LoopLine, epoch: str) -> Head | None:
@@ -96,15 +106,15 @@ class RedisLog:
                 break
         return logged
 
-    def _wish(self, epoch: str, append: Append, mode: str) -> Wish:
+    def _wish(self, epoch: str, append: Append, mode: str = "next", deadline_ms: int = 0) -> Wish:
         if append.record.payload.nbytes > keys.INLINE_BYTES:
             row, sets = puts(epoch, append.record.payload)
-            return Wish([*sets, self._commit(epoch, append, row, mode)], row)
+            return Wish([*sets, self._commit(epoch, append, row, mode, deadline_ms)], row)
         if mode == "next":
             return Wish([self._usual(epoch, append)])
-        return Wish([self._commit(epoch, append, None, mode)])
+        return Wish([self._commit(epoch, append, None, mode, deadline_ms)])
 
-    def _commit(self, epoch: str, append: Append, row: Row | None, mode: str) -> Command:
+    def _commit(self, epoch: str, append: Append, row: Row | None, mode: str, deadline_ms: int) -> Command:
         return (
             *_head_of(epoch, mode, row),
             append.record.meta,
@@ -115,6 +125,7 @@ class RedisLog:
             self._remembered,
             row.token if row else "",
             append.record.payload.nbytes,
+            deadline_ms,
         )
 
     def _usual(self, epoch: str, append: Append) -> Ready:

@@ -9,14 +9,14 @@ lists names wipes what is past its deadline, so a crash anywhere between the ste
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from gradledger_server.entries import Record
-from gradledger_server.errors import StoreUnavailable
+from gradledger_server.errors import StoreFull, StoreUnavailable
 from gradledger_server.store import keys, scripts
 from gradledger_server.store.chunks import Row, drop
 from gradledger_server.store.connection import Connection
-from gradledger_server.store.contract import Append
 from gradledger_server.store.log import RedisLog
 from gradledger_server.store.packing import Command
 
@@ -44,9 +44,9 @@ class RedisNames:
         """See contract.Store."""
         ttl_ms = 1000 * keys.staged_ttl_s(record.payload.nbytes)
         reserved = self._ask_and_sweep(scripts.reserve(_TABLES, name, epoch, ttl_ms))
-        if reserved != b"reserved":
+        if reserved == b"taken":
             return False
-        self._log.append(epoch, [Append(record)], mode="first")
+        self._log.begin(epoch, record, int(reserved))
         (bound,) = self._connection.ask(scripts.bind(_TABLES, name, epoch))
         if bound == b"bound":
             return True
@@ -60,7 +60,8 @@ class RedisNames:
         (unbound,) = self._connection.ask(scripts.unbind(_TABLES, name, epoch))
         if not unbound:
             return False
-        self._log.append(epoch, [Append(record)], mode="last")
+        with suppress(StoreFull):  # who watches learns of the end from the head as well
+            self._log.end(epoch, record)
         self._wipe(epoch)
         return True
 

@@ -49,6 +49,8 @@ def outcome(reply: list[Any] | RedisError) -> Outcome:
             return Moved()
         case [b"gone"]:
             return Gone()
+        case [b"late"]:
+            raise StoreUnavailable("the creation took too long; nothing was begun")
     raise StoreUnavailable(
         "the payload expired in the server before it could be appended; nothing was appended"
     )

@@ -22,6 +22,7 @@ class Script:
 
 commit = Script("commit")
 publish = Script("publish")
+trim = Script("trim")
 bury = Script("bury")
 reserve = Script("reserve")
 bind = Script("bind")
@@ -29,5 +30,6 @@ unbind = Script("unbind")
 overdue = Script("overdue")
 
 LOAD: list[Command] = [
-    ("SCRIPT", "LOAD", script.text) for script in (commit, publish, bury, reserve, bind, unbind, overdue)
+    ("SCRIPT", "LOAD", script.text)
+    for script in (commit, publish, trim, bury, reserve, bind, unbind, overdue)
 ]

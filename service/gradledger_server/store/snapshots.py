@@ -3,7 +3,9 @@
     chunks with a TTL → publish (compare-and-set, never backwards) → trim the log → free what nobody needs
 
 A crash between any two steps is harmless: what was staged expires, what was published stands, and what was
-not freed is listed in `chunks` and freed after the next one. A chunk's digest is checked whenever it is read.
+not freed is listed in `chunks` and freed after the next one. So is a failover: each step that frees something
+asks first, in the same script, whether this very server has the snapshot. A chunk's digest is checked
+whenever it is read.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import xxhash
 
 from gradledger_server.errors import ModelQuarantined, StoreUnavailable
 from gradledger_server.store import keys, scripts
-from gradledger_server.store.chunks import ChunkMissing, Row, drop, fetch, new_token, put
+from gradledger_server.store.chunks import ChunkMissing, Row, batches, drop, fetch, new_token, put
 from gradledger_server.store.connection import Connection
 from gradledger_server.store.contract import Snapshot
 from gradledger_server.store.packing import Pieces, cut
@@ -81,12 +83,13 @@ class RedisSnapshots:
         return Row(epoch, token, sent), digests
 
     def _trim(self, epoch: str, before: int, saved: int) -> None:
+        names = [keys.head(epoch), keys.log(epoch), keys.chunks(epoch)]
         for upto in (*range(before + TRIMMED_AT_ONCE, saved, TRIMMED_AT_ONCE), saved):
-            self._connection.ask(("XTRIM", keys.log(epoch), "MINID", f"{upto + 1}-0"))
+            self._connection.ask(scripts.trim(names, upto))
         (groups,) = self._connection.ask(("ZRANGEBYSCORE", keys.chunks(epoch), "-inf", f"({saved}"))
-        if groups:
-            drop(self._connection, [Row.parse(epoch, group) for group in groups])
-            self._connection.ask(("ZREM", keys.chunks(epoch), *groups))
+        for rows in batches([Row.parse(epoch, group) for group in groups]):
+            freed = [name for row in rows for name in row.names()]
+            self._connection.ask(scripts.trim([*names, *freed], saved, *(row.group for row in rows)))
 
     def _manifest(self, epoch: str) -> dict[str, bytes]:
         (reply,) = self._connection.ask(("HGETALL", keys.snapshot(epoch)), again=True)

@@ -10,8 +10,9 @@
 --       expected   the chain the log must have, "any" if it does not matter
 --       remembered how many entries an idempotency key is known for
 --       token nbytes  of the chunks, if there are any
+--       deadline_ms   of "first": from when on no log may begin, because what was reserved may be wiped by then
 local head, log, keys, chunks = unpack(KEYS, 1, 4)
-local mode, meta, payload, identity, sequence, expected, remembered, token, nbytes = unpack(ARGV)
+local mode, meta, payload, identity, sequence, expected, remembered, token, nbytes, deadline_ms = unpack(ARGV)
 local keyed = identity:sub(1, 2) == 'k:'
 local count = #KEYS - 4
 
@@ -19,6 +20,7 @@ local count = #KEYS - 4
 local offset, chain, deleted, last = unpack(redis.call('HMGET', head, 'offset', 'chain', 'deleted', identity))
 if mode == 'first' then
   if offset then return { 'moved' } end
+  if redis.call('TIME')[1] * 1000 >= tonumber(deadline_ms) then return { 'late' } end
   offset, chain = '0', ''
 elseif not offset or deleted then
   return { 'gone' }

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- The epochs that somebody began to create or delete and never finished. Claims them: none can be bound any more.
 -- KEYS  unbound
 local now = redis.call('TIME')

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Frees a name if it is still this epoch's, and leaves the epoch to be wiped: 1 if so.
 -- KEYS  names unbound
 -- ARGV  name epoch
