@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from urllib.parse import urlsplit
+
 import pytest
 import redis
 from redis.exceptions import ExecAbortError
@@ -125,6 +128,20 @@ def test_a_full_server_is_reported_and_reading_goes_on(ledger: RedisStore, raw: 
     finally:
         raw.config_set("maxmemory", 0)
     assert isinstance(ledger.append("epoch", [push("small", identity="w:a", sequence=1)])[0], Appended)
+
+
+@pytest.mark.usefixtures("raw")
+def test_however_often_it_could_not_be_reached_it_is_found_again(server: Embedded, tmp_path: Path) -> None:
+    """redis-py counts the connections it made, 100 at most unless told otherwise, also those that failed."""
+    path = tmp_path / "valkey.sock"
+    there = urlsplit(server.url).path
+    store = RedisStore(server.url.replace(there, str(path)))
+    for _ in range(150):
+        with pytest.raises(StoreUnavailable, match="cannot be reached"):
+            store.names()
+    path.symlink_to(there)
+    assert store.names() == {}
+    store.close()
 
 
 def test_a_full_server_can_be_looked_at_and_emptied(ledger: RedisStore, raw: redis.Redis) -> None:

@@ -34,6 +34,7 @@ from gradledger_server.store.contract import StoreFacts
 from gradledger_server.store.packing import Command, pack
 from gradledger_server.store.server_facts import parse_info, read_facts, require
 
+EVER_MADE = 1 << 31  # redis-py's pool counts what it makes, failures too; nothing is ever given back to it
 CONNECT_TIMEOUT_S = 2.0
 SOCKET_TIMEOUT_S = 30.0
 RECEIVE_BYTES = 256 << 10  # per system call
@@ -75,6 +76,7 @@ class Connection:
                 protocol=2,
                 client_name="gradledger",
                 driver_info=None,
+                max_connections=EVER_MADE,
                 redis_connect_func=self._greet,
                 **options,
             )
