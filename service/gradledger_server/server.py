@@ -88,6 +88,7 @@ def configured(store: Store, settings: Settings, metrics: Metrics) -> uvicorn.Co
         create_door(lambda: opened(store, settings), limits_of(settings), metrics),
         loop="uvloop",
         http=PROTOCOL,
+        ws="none",
         log_config=None,
         access_log=False,
         proxy_headers=False,

@@ -110,6 +110,21 @@ def test_who_waits_for_news_or_for_its_next_question_owes_nothing(service: Servi
     assert heard.count(b"HTTP/1.1 200 OK") == 2
 
 
+def test_half_a_request_behind_one_that_is_at_work_is_waited_for(service: Service, model: Model) -> None:
+    """Its client may owe the rest, but nothing is said to it in the middle of the answer it waits for."""
+    etag = model.send("GET", "/parameters").headers["etag"]
+    waits = head("GET", model.path + "/parameters", If_None_Match=etag, Prefer="wait=3")
+    with socket.create_connection(("127.0.0.1", service.port), timeout=10) as line:
+        line.sendall(waits + b"GET /li")
+        time.sleep(0.1)
+        line.sendall(b"v")
+        heard = b""
+        while piece := line.recv(1 << 16):
+            heard += piece
+    assert heard.startswith(b"HTTP/1.1 304 ")
+    assert heard.count(b"HTTP/1.1 408 ") == 1, "and then it owes"
+
+
 def test_the_others_do_not_notice(service: Service, new: Model) -> None:
     """A hundred half uploads, and pushes beside them."""
     new.create({"b": {"values": [0.0], "dtype": "F64"}})

@@ -149,7 +149,7 @@ def name_of(request: Request, worker: str | None, sequence: int | None) -> str |
 def _in_query(request: Request) -> Sender:
     """What the query says of a push, read in one go where it says the usual in the usual order."""
     usual = USUAL.fullmatch(request.head.query) if isinstance(request, Whole) else None
-    if usual is None:
+    if usual is None or "idempotency-key" in request.headers:
         return _sender(request, read(PushFacts, _query(request), error=Invalid))
     return named(usual)
 

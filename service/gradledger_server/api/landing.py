@@ -15,7 +15,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
-import httptools
 from starlette.requests import ClientDisconnect
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
@@ -117,8 +116,8 @@ class LandingProtocol(asyncio.BufferedProtocol):
             self._shortcut.lost()
         self._http.connection_lost(exc)
 
-    def eof_received(self) -> None:
-        self._http.eof_received()
+    def eof_received(self) -> bool:
+        return self._http.eof_received()
 
     def pause_writing(self) -> None:
         self._http.pause_writing()
@@ -191,9 +190,3 @@ class _Parsed(Protocol):
     def read_into(self, rest: memoryview, then: Callable[[], None]) -> None:
         """See the owner's."""
         self._owner.read_into(rest, then)
-
-    def restart(self) -> None:
-        """The body landed without the parser: the next byte begins another head."""
-        self.on_message_complete()
-        self.parser = httptools.HttpRequestParser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)

@@ -31,9 +31,11 @@ class Parser(Interface):
     """The connection as the parser keeps it, which takes what is not served here."""
 
     wire: asyncio.Transport  # as it is, with nothing held back
-    flow: FlowControl
     loop: asyncio.AbstractEventLoop
     tasks: set[asyncio.Task[None]]
+
+    @property
+    def flow(self) -> FlowControl: ...
 
     @property
     def idle(self) -> bool: ...
@@ -65,6 +67,11 @@ class Shortcut:
     def busy(self) -> bool:
         """Whether a request is being served, or on its way here."""
         return self.landing or self._request is not None
+
+    @property
+    def pushing(self) -> bool:
+        """Whether that is a push that is here whole."""
+        return self._request is not None and self._request.head.method == "POST"
 
     def takes(self, data: bytes) -> bool:
         """Whether what arrived is dealt with here; if not, it is the parser's."""

@@ -22,12 +22,12 @@ LANDING = "gradledger.landing"  # the extension of a request's scope that receiv
 HEAD_BYTES = 4 << 10  # of a usual head, at most
 
 _LINE = re.compile(
-    rb"(GET|POST) /v1/models/([A-Za-z0-9._-]{1,128})/(gradients|parameters)(?:\?([!-~]*))? HTTP/1\.1"
+    rb"(GET|POST) /v1/models/([A-Za-z0-9._-]{1,128})/(gradients|parameters)(?:\?([!\x22$-~]*))? HTTP/1\.1"
 )
 T = TypeVar("T")
 
 _KINDS = {(b"GET", b"parameters"): ("GET", "parameters"), (b"POST", b"gradients"): ("POST", "gradients")}
-_UNUSUAL = ("transfer-encoding", "expect", "upgrade", "te", "trailer")
+_UNUSUAL = ("transfer-encoding", "expect", "upgrade", "te", "trailer", "proxy-connection")
 
 
 class KnownHeaders(Headers):
@@ -134,12 +134,12 @@ def _headers(block: bytes) -> tuple[KnownHeaders, int] | None:
         return None
     try:
         httptools.HttpRequestParser(listener).feed_data(b"GET / HTTP/1.1\r\n" + block + b"\r\n\r\n")
-    except httptools.HttpParserError:
+    except (httptools.HttpParserError, httptools.HttpParserUpgrade):
         return None
     headers = KnownHeaders(listener.lines)
     if listener.heads != 1 or any(name in headers for name in _UNUSUAL):
         return None
-    if headers.get("connection", "keep-alive").lower() != "keep-alive":
+    if any(said.lower() != "keep-alive" for said in headers.getlist("connection")):
         return None
     length = headers.get("content-length", "0")
     if not (length.isascii() and length.isdigit() and len(length) < 8 and int(length) <= SMALL_BYTES):
