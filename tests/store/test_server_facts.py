@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import socketserver
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 import pytest
 import redis
 
 from gradledger_server.errors import GradledgerError, StoreUnavailable, StoreUnsuitable
-from gradledger_server.store import Embedded, RedisStore
+from gradledger_server.store import Embedded, RedisStore, open_store
 from gradledger_server.store.server_facts import Fields, read_facts, require
 
 REDIS: Fields = {
@@ -122,3 +128,40 @@ def test_a_user_who_may_not_read_config_gets_what_can_be_known(server: Embedded,
 def test_a_url_that_leads_nowhere_says_so(url: str, expected: type[GradledgerError]) -> None:
     with pytest.raises(expected):
         RedisStore(url).find("model")
+
+
+def advice(url: str) -> str:
+    """What is to be done about the URL, as a start-up says it."""
+    with pytest.raises(StoreUnavailable) as refused:
+        open_store(url, Path("unused"), None)
+    return refused.value.advice
+
+
+def test_a_server_that_runs_and_refuses_is_not_to_be_started(server: Embedded) -> None:
+    path, _, password = server.url.partition("?")
+    assert advice(f"{path}?password=wrong") == advice(path) == "Check user and password in --redis-url."
+    assert advice(f"{path}?{password}&db=99").startswith("Check the database number in --redis-url")
+
+
+def test_what_does_not_speak_the_protocol_is_no_redis_server_or_speaks_tls() -> None:
+    with web_server() as address:
+        assert "is not a Redis server" in advice(f"redis://{address}")
+        assert "does not speak TLS" in advice(f"rediss://{address}")
+    assert advice(f"redis://{address}") == "Start the server, or check --redis-url."
+
+
+@contextmanager
+def web_server() -> Iterator[str]:
+    """Its address; it answers whatever it is asked as web servers answer what they do not understand."""
+
+    class Answer(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(65536)
+            self.request.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()

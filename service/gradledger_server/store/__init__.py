@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from redis.exceptions import AuthenticationError, InvalidResponse, ResponseError
+
 from gradledger_server.errors import StoreUnavailable
 from gradledger_server.store.contract import Store
 from gradledger_server.store.embedded import Embedded
@@ -28,8 +30,24 @@ def open_store(redis_url: str | None, data_dir: Path, durability: str | None) ->
     try:
         store.facts()
     except StoreUnavailable as lost:
-        raise StoreUnavailable(lost.detail, hint="Start the server, or check --redis-url.") from lost
+        raise StoreUnavailable(lost.detail, hint=_next_move(redis_url, lost)) from lost
     return store
+
+
+def _next_move(redis_url: str, lost: StoreUnavailable) -> str:
+    """What whoever wrote the URL can do about it."""
+    match lost.__cause__:
+        case AuthenticationError():
+            return lost.advice
+        case InvalidResponse():
+            return "What answers there is not a Redis server, or speaks TLS (rediss://): check --redis-url."
+        case ResponseError():
+            return "Check the database number in --redis-url, and what its user may do."
+        case None:
+            return "Wait until it has, or check --redis-url."
+    if redis_url.startswith("rediss:"):
+        return "Start the server, or check --redis-url: one that does not speak TLS is named with redis://."
+    return "Start the server, or check --redis-url."
 
 
 class _EmbeddedStore(RedisStore):
