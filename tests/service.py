@@ -31,7 +31,7 @@ class Service:
         self.data_dir = data_dir
         self.arguments = arguments
         self.env = {**os.environ, **env}
-        self.port = 0
+        self.host, self.port = "127.0.0.1", 0
         self.process: subprocess.Popen[str] | None = None
         self.output: list[str] = []
         self.http = urllib3.PoolManager(retries=False, timeout=60.0, maxsize=32)
@@ -59,7 +59,7 @@ class Service:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     def kill(self) -> None:
         """SIGKILL, as a crash would."""
@@ -122,8 +122,8 @@ class Service:
         with process.stdout:
             for line in process.stdout:
                 self.output.append(line)
-                if found := re.search(r"serves http://[^:]+:(\d+)", line):
-                    self.port = int(found[1])
+                if found := re.search(r"serves http://(\S+):(\d+)", line):
+                    self.host, self.port = found[1], int(found[2])
                     announced.set()
         process.wait()  # it has closed its output, so it is ending; `start` wants to see that it has
         announced.set()

@@ -6,19 +6,36 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
-from gradledger_server.errors import GradledgerError
-from gradledger_server.settings import Durability, Settings
+from gradledger_server import __version__
+from gradledger_server.errors import GradledgerError, WrongSetting
+from gradledger_server.settings import Durability, LogLevel, Settings, Where, read
 
 cli = typer.Typer(
-    help="A parameter server anyone can reach with HTTP: gradients in, parameters out.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _option(name: str) -> Any:
+    """An option for the setting of this name, which says what the setting says of itself."""
+    its = Settings.model_fields[name]
+    return typer.Option(help=its.description, show_default=its.default is not None and str(its.default))
+
+
+Host = Annotated[str | None, _option("host")]
+Port = Annotated[int | None, _option("port")]
+DataDir = Annotated[Path | None, _option("data_dir")]
+RedisUrl = Annotated[str | None, _option("redis_url")]
+Survives = Annotated[Durability | None, _option("durability")]
+Device = Annotated[Where | None, _option("device")]
+Workers = Annotated[int | None, _option("workers")]
+Threads = Annotated[int | None, _option("threads")]
+Threshold = Annotated[LogLevel | None, _option("log_level")]
 
 
 def main() -> None:
@@ -29,30 +46,42 @@ def main() -> None:
         typer.secho(f"gradledger: {error.detail}", fg="red", err=True)
         if error.advice:
             typer.echo(error.advice, err=True)
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, WrongSetting) else 1)  # 2 is what any wrong use of the command is
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"gradledger {__version__}")
+        raise typer.Exit
+
+
+@cli.callback()
+def gradledger(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version and exit.", callback=_tell_version, is_eager=True),
+    ] = False,
+) -> None:
+    """A parameter server anyone can reach with HTTP: gradients in, parameters out."""
 
 
 @cli.command()
 def serve(
-    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Where the embedded Valkey keeps its files.")] = None,
-    redis_url: Annotated[str | None, typer.Option(help="An external Redis >= 7.0 or Valkey >= 7.2.")] = None,
-    durability: Annotated[Durability | None, typer.Option(help="What the log must survive.")] = None,
-    device: Annotated[Literal["auto", "cpu", "gpu"] | None, typer.Option(help="Where to compute.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Service processes behind the one port.")] = None,
-    threads: Annotated[
-        int | None, typer.Option(help="Kernel threads of a process; default its share of the cores.")
-    ] = None,
-    log_level: Annotated[
-        Literal["debug", "info", "warning", "error"] | None, typer.Option(help="Log threshold.")
-    ] = None,
+    host: Host = None,
+    port: Port = None,
+    data_dir: DataDir = None,
+    redis_url: RedisUrl = None,
+    durability: Survives = None,
+    device: Device = None,
+    workers: Workers = None,
+    threads: Threads = None,
+    log_level: Threshold = None,
 ) -> None:
     """Starts the service. Every option is also GRADLEDGER_<OPTION> in the environment."""
+    settings = read(**locals())
     from gradledger_server.server import run
 
-    options: dict[str, Any] = {name: value for name, value in locals().items() if name != "run"}
-    run(Settings(**{name: value for name, value in options.items() if value is not None}))
+    run(settings)
 
 
 @cli.command(hidden=True)
@@ -79,11 +108,19 @@ def demo(
 
 
 @cli.command()
-def doctor() -> None:
-    """Checks what the service needs here, each with its fix; exits 1 if something is missing."""
+def doctor(
+    host: Host = None,
+    port: Port = None,
+    data_dir: DataDir = None,
+    redis_url: RedisUrl = None,
+    durability: Survives = None,
+    device: Device = None,
+) -> None:
+    """Checks what `serve` needs here, each with its fix; exits 1 if something is missing."""
+    settings = read(**locals())
     from gradledger_server.doctor import examine
 
-    findings = examine(Settings())
+    findings = examine(settings)
     for finding in findings:
         mark = typer.style("ok  ", fg="green") if finding.ok else typer.style("FAIL", fg="red")
         typer.echo(f"{mark} {finding.subject}: {finding.found}")
@@ -95,10 +132,10 @@ def doctor() -> None:
 @cli.command()
 def healthcheck() -> None:
     """Exits 0 if the local service is ready; for containers."""
+    settings = read()
     from gradledger_server.doctor import is_ready
 
-    settings = Settings()
-    raise typer.Exit(0 if is_ready(settings.port) else 1)
+    raise typer.Exit(0 if is_ready(settings.host, settings.port) else 1)
 
 
 @cli.command()

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import sys
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 
+from gradledger_server.address import listening, url_from_here
 from gradledger_server.errors import GradledgerError
 from gradledger_server.kernels.device import open_device
 from gradledger_server.settings import Settings
 from gradledger_server.store import open_store
+from gradledger_server.store.datadir import DataDir
 
 FREE_BYTES = 1 << 30
+STRAIGHT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy knows this machine better
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +35,16 @@ class Finding:
 
 def examine(settings: Settings) -> list[Finding]:
     """All findings, in the order a start-up would meet them."""
-    checks: tuple[Callable[[Settings], Finding], ...] = (_python, _device, _disk, _port, _store)
+    checks: tuple[Callable[[Settings], Finding], ...] = (_python, _port, _device, _data_dir, _store)
     return [check(settings) for check in checks]
 
 
-def is_ready(port: int) -> bool:
-    """Whether the service on this machine answers /readyz with 200."""
+def is_ready(host: str, port: int) -> bool:
+    """Whether the service that listens there, on this machine, answers /readyz with 200."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as answer:
+        with STRAIGHT.open(f"{url_from_here(host, port)}/readyz", timeout=5) as answer:
             return bool(answer.status == 200)
-    except OSError:
+    except (OSError, HTTPException, UnicodeError):  # it speaks another protocol, or its name is none
         return False
 
 
@@ -56,27 +60,44 @@ def _device(settings: Settings) -> Finding:
         return Finding("device", False, error.detail, error.advice)
 
 
-def _disk(settings: Settings) -> Finding:
-    existing = next(
-        path
-        for path in (settings.data_dir.absolute(), *settings.data_dir.absolute().parents)
-        if path.exists()
-    )
-    free = shutil.disk_usage(existing).free
-    return Finding("disk", free > FREE_BYTES, f"{free >> 20} MiB free", "Free some space or set --data-dir.")
+def _data_dir(settings: Settings) -> Finding:
+    """Made and written to as a start-up would, and left as it was."""
+    if settings.redis_url is not None:
+        return Finding("data directory", True, "not needed with --redis-url")
+    path = settings.data_dir.absolute()
+    made = [each for each in (path, *path.parents) if not _is_there(each)]
+    try:
+        DataDir(path)
+        with TemporaryFile(dir=path):
+            free = shutil.disk_usage(path).free
+    except GradledgerError as error:
+        return Finding("data directory", False, error.detail, error.advice)
+    except OSError as refused:
+        found = f"the data directory {path} cannot be written to: {refused.strerror}"
+        return Finding("data directory", False, found, "Choose another with --data-dir.")
+    finally:
+        for each in made:
+            with suppress(OSError):
+                each.rmdir()
+    fix = "Free some space or set --data-dir."
+    return Finding("data directory", free > FREE_BYTES, f"{path}, {free >> 20} MiB free", fix)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # it may not be looked at, so nobody can have made it either
+        return True
 
 
 def _port(settings: Settings) -> Finding:
-    with socket.socket() as probe:
-        busy = probe.connect_ex((settings.host, settings.port)) == 0
-    found = f"{settings.port} is {'in use' if busy else 'free'}"
-    ours = busy and is_ready(settings.port)
-    return Finding(
-        "port",
-        not busy or ours,
-        found + (" by a ready service" if ours else ""),
-        "Choose another with --port.",
-    )
+    try:
+        with listening(settings.host, settings.port) as listener:
+            return Finding("port", True, f"{listener.getsockname()[1]} is free")
+    except GradledgerError as error:
+        if is_ready(settings.host, settings.port):
+            return Finding("port", True, f"{settings.port} is in use by a ready service")
+        return Finding("port", False, error.detail, error.advice)
 
 
 def _store(settings: Settings) -> Finding:

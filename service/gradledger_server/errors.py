@@ -45,6 +45,7 @@
     │   ├── DeviceFull              507  the GPU has no memory left
     │   └── ModelQuarantined        503  an entry could not be replayed; a person must look
     ├── MalformedRecord             a record of our own log cannot be read
+    ├── WrongSetting                at start-up: an option or environment variable that cannot be
     ├── StoreUnsuitable             at start-up: wrong version, eviction on, weaker than asked
     └── DeviceUnavailable           at start-up: a GPU was asked for and cannot be used
 
@@ -278,6 +279,10 @@ class ModelQuarantined(Unavailable):
 
 class MalformedRecord(GradledgerError):
     problem, title = "malformed-record", "A record of the log cannot be read"
+
+
+class WrongSetting(GradledgerError):
+    problem, title = "wrong-setting", "A setting of the service cannot be used"
 
 
 class StoreUnsuitable(GradledgerError):

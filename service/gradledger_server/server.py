@@ -9,8 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,14 +19,14 @@ import structlog
 import typer
 import uvicorn
 
+from gradledger_server.address import listening, url_from_here, url_of
 from gradledger_server.api.app import create_app, create_door
 from gradledger_server.api.context import Limits
 from gradledger_server.api.telemetry import Metrics, bury
-from gradledger_server.errors import GradledgerError
 from gradledger_server.handover import Handover
 from gradledger_server.kernels.device import open_device
 from gradledger_server.replica import Cadence, Replica
-from gradledger_server.settings import Settings
+from gradledger_server.settings import Settings, read
 from gradledger_server.sharing import ABSENT, Board, SharingServer
 from gradledger_server.store import MemoryStore, RedisStore, Store, open_store
 from gradledger_server.supervisor import Supervisor
@@ -36,9 +36,9 @@ log = structlog.get_logger()
 SAVING_S = 60.0  # beyond the draining: to save models before a process is killed
 PROTOCOL = "gradledger_server.api.landing:LandingProtocol"
 
-CURL = """  curl -X PUT {url}/v1/models/demo -H 'Content-Type: application/json' \\
+CURL = """  curl -X PUT '{url}/v1/models/demo' -H 'Content-Type: application/json' \\
        -d '{{"optimizer": {{"rule": "adam", "lr": 0.01}}, "parameters": {{"w": [[0.0, 1.0]]}}}}'
-  curl -X POST {url}/v1/models/demo/gradients -H 'Content-Type: application/json' \\
+  curl -X POST '{url}/v1/models/demo/gradients' -H 'Content-Type: application/json' \\
        -d '{{"gradients": {{"w": [[0.1, -0.2]]}}, "worker": "w0", "sequence": 1}}'"""
 
 
@@ -51,7 +51,7 @@ def run(settings: Settings) -> None:
         port = listener.getsockname()[1]
         store = open_store(settings.redis_url, settings.data_dir, settings.durability)
         try:
-            _announce(f"http://{settings.host}:{port}", store)
+            _announce(settings.host, port, store)
             if settings.workers == 1:
                 _serve(uvicorn.Server(configured(store, settings, Metrics())), listener)
             else:
@@ -148,30 +148,14 @@ def limits_of(settings: Settings) -> Limits:
 
 def document() -> dict[str, Any]:
     """The OpenAPI document; nothing is opened for it."""
-    settings = Settings()
+    settings = read()
     return create_app(lambda: opened(MemoryStore(), settings), limits_of(settings), Metrics()).openapi()
 
 
-@contextmanager
-def listening(host: str, port: int) -> Iterator[socket.socket]:
-    """A listening socket; raises GradledgerError if the address cannot be had."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((host, port))
-        except OSError as refused:
-            raise GradledgerError(
-                f"cannot listen on {host}:{port}: {refused.strerror or refused}",
-                hint="Choose another with --port, or stop what listens there.",
-            ) from refused
-        listener.listen(2048)
-        yield listener
-
-
-def _announce(url: str, store: Store) -> None:
-    facts = store.facts()
-    typer.echo(f"Gradledger serves {url}  ({facts.server} {facts.version}, durability {facts.durability})")
+def _announce(host: str, port: int, store: Store) -> None:
+    facts, url = store.facts(), url_from_here(host, port)
+    server = f"{facts.server} {facts.version}, durability {facts.durability}"
+    typer.echo(f"Gradledger serves {url_of(host, port)}  ({server})")
     typer.echo(f"Documentation: {url}/docs\nTry:\n{CURL.format(url=url)}")
 
 

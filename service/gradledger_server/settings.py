@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from gradledger_server.errors import WrongSetting
+
+PREFIX = "GRADLEDGER_"
+
 Durability = Literal["fsync", "everysec", "memory"]
+Where = Literal["auto", "cpu", "gpu"]
+LogLevel = Literal["debug", "info", "warning", "error"]
 
 
 class Settings(BaseSettings):
     """Read once, at start-up, and passed down as arguments."""
 
-    model_config = SettingsConfigDict(env_prefix="GRADLEDGER_", extra="ignore")
+    # An empty variable is what a compose file makes of one that nobody has set.
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="ignore")
 
-    host: str = Field("127.0.0.1", description="Address to listen on.")
+    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     data_dir: Path = Field(Path(".gradledger"), description="Where the embedded Valkey keeps its files.")
     redis_url: str | None = Field(
@@ -28,7 +37,7 @@ class Settings(BaseSettings):
         description="What the log must survive: fsync (power cut), everysec (power cut, less a second) or "
         "memory. Default: fsync for the embedded server; whatever an external one gives.",
     )
-    device: Literal["auto", "cpu", "gpu"] = Field("auto", description="Where the arithmetic runs.")
+    device: Where = Field("auto", description="Where the arithmetic runs.")
     workers: int = Field(1, ge=1, le=256, description="Service processes behind the one port.")
     threads: int | None = Field(
         None, ge=1, description="Kernel threads of a process; default: its share of the cores."
@@ -45,4 +54,34 @@ class Settings(BaseSettings):
         4.0, gt=0, description="A model is saved when its log is so many times as large as its state."
     )
     drain_s: int = Field(20, ge=0, description="Seconds that open requests are given at SIGTERM.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Log threshold.")
+    log_level: LogLevel = Field("info", description="Log threshold.")
+
+
+def read(**options: Any) -> Settings:
+    """The settings by these options where they are not None, else by the environment, else by default.
+
+    Raises WrongSetting if one cannot be, naming it as it was given.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as wrong:
+        raise WrongSetting("; ".join(_complaint(error, given) for error in wrong.errors())) from None
+
+
+def option(name: str) -> str:
+    """The setting's name on the command line."""
+    return f"--{name.replace('_', '-')}"
+
+
+def variable(name: str) -> str:
+    """The setting's name in the environment."""
+    return f"{PREFIX}{name.upper()}"
+
+
+def _complaint(error: ErrorDetails, given: Container[str]) -> str:
+    """Which setting, what it must be, and what it is."""
+    name = str(error["loc"][0])
+    # As in "Input should be a valid integer, unable to parse string as an integer".
+    expected = error["msg"].partition(" should ")[2].partition(", unable ")[0]
+    return f"{option(name) if name in given else variable(name)} must {expected}, got {error['input']!r}"
