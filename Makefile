@@ -107,9 +107,10 @@ openapi: install ## Write openapi/openapi.json again
 	@$(BIN)/gradledger openapi > openapi/openapi.json.new
 	@mv openapi/openapi.json.new openapi/openapi.json
 
-docs: install ## Write docs/optimizers.md and docs/schedules.md again, from the catalogue
+docs: install ## Write docs/optimizers.md, docs/schedules.md and docs/settings.md again, from the code
 	@$(BIN)/python -m tools.optimizers_page
 	@$(BIN)/python -m tools.schedules_page
+	@$(BIN)/python -m tools.settings_page
 
 crash: install ## Kill the service and Valkey at random moments, many more times than `make test` does (ROUNDS=200)
 	GRADLEDGER_CRASH_ROUNDS=$(or $(ROUNDS),200) $(BIN)/python -m pytest tests/crash --timeout 0
