@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -86,3 +90,25 @@ def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in Settings.model_fields:
         monkeypatch.setenv(f"GRADLEDGER_{name.upper()}", "")
     assert read() == Settings.model_construct()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_gpu_that_is_not_there_is_said_before_anything_else(tmp_path: Path, workers: str) -> None:
+    """And once, however many processes would have needed it."""
+    (tmp_path / "cupy.py").write_text("raise ImportError('there is none here')\n")
+    path = os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", "")))
+    command = [sys.executable, "-m", "gradledger_server", "serve", "--port", "0", "--device", "gpu"]
+    command += ["--data-dir", str(tmp_path / "data"), "--workers", workers]
+    ended = subprocess.run(
+        command,
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert re.fullmatch(
+        r"gradledger: no GPU can be used: .*there is none here\nInstall CuPy .*\n", ended.stderr
+    )
+    assert not (tmp_path / "data").exists()

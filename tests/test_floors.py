@@ -21,7 +21,7 @@ SHARED = {"", "entries", "errors", "dtypes", "blocks"}
 
 FLOORS: dict[str, set[str]] = {
     "__main__": {"cli"},
-    "cli": {"server", "doctor", "demo", "settings", "handover"},
+    "cli": {"server", "doctor", "demo", "settings", "handover", "kernels.device"},
     "server": {
         "api",
         "replica",

@@ -96,6 +96,14 @@ def replica() -> None:
     run_replica(handover)
 
 
+@cli.command(hidden=True)
+def gpu() -> None:
+    """Exits 0 if a GPU can be used, else 1; `serve --workers` asks this before it starts them."""
+    from gradledger_server.kernels.device import open_device
+
+    open_device("gpu")
+
+
 @cli.command()
 def demo(
     seconds: Annotated[float, typer.Option(help="Give up after so many seconds.")] = 90.0,

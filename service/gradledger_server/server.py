@@ -1,4 +1,4 @@
-"""The life of the service: open the store, open the device, serve in one process or several, drain."""
+"""The life of the service: open the device, open the store, serve in one process or several, drain."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,8 +24,9 @@ from gradledger_server.address import listening, url_from_here, url_of
 from gradledger_server.api.app import create_app, create_door
 from gradledger_server.api.context import Limits
 from gradledger_server.api.telemetry import Metrics, bury
+from gradledger_server.errors import DeviceUnavailable
 from gradledger_server.handover import Handover
-from gradledger_server.kernels.device import open_device
+from gradledger_server.kernels.device import Device, open_device
 from gradledger_server.replica import Cadence, Replica
 from gradledger_server.settings import Settings, read
 from gradledger_server.sharing import ABSENT, Board, SharingServer
@@ -34,6 +36,7 @@ from gradledger_server.supervisor import Supervisor
 log = structlog.get_logger()
 
 SAVING_S = 60.0  # beyond the draining: to save models before a process is killed
+TRY_GPU = (sys.executable, "-m", "gradledger_server", "gpu")
 PROTOCOL = "gradledger_server.api.landing:LandingProtocol"
 
 CURL = """  curl -X PUT '{url}/v1/models/demo' -H 'Content-Type: application/json' \\
@@ -49,13 +52,15 @@ def run(settings: Settings) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with listening(settings.host, settings.port) as listener:
         port = listener.getsockname()[1]
+        if settings.workers == 1:
+            serve = partial(_alone, listener, settings, device_of(settings))
+        else:
+            _try_device(settings)
+            serve = partial(_supervise, listener, settings)
         store = open_store(settings.redis_url, settings.data_dir, settings.durability)
         try:
             _announce(settings.host, port, store)
-            if settings.workers == 1:
-                _serve(uvicorn.Server(configured(store, settings, Metrics())), listener)
-            else:
-                _supervise(listener, store, settings)
+            serve(store)
         finally:
             store.close()
 
@@ -66,14 +71,34 @@ def run_replica(handover: Handover) -> None:
     _configure_logging(settings.log_level)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     assert settings.redis_url is not None
+    device = device_of(settings)
     # The parent has found the store fit; if it is away just now, this process answers 503 until it is back.
     store = RedisStore(settings.redis_url, settings.durability or "memory")
     try:
         with socket.socket(fileno=handover.listener) as listener:
-            config = configured(store, settings, Metrics(handover.metrics_dir))
+            config = configured(store, device, settings, Metrics(handover.metrics_dir))
             _serve(SharingServer(config, Board(handover.board), handover.place), listener)
     finally:
         store.close()
+
+
+def _try_device(settings: Settings) -> None:
+    """Exits, or raises DeviceUnavailable, if the processes would be asked for a GPU and cannot use one.
+
+    A process of its own tries, for one that has looked at a GPU holds memory of it until it ends.
+    """
+    if settings.device != "gpu":
+        return
+    status = subprocess.run(TRY_GPU, check=False).returncode
+    if status == 1:
+        sys.exit(1)  # it has said why
+    if status != 0:
+        raise DeviceUnavailable(f"a process that tried the GPU ended with status {status}")
+
+
+def _alone(listener: socket.socket, settings: Settings, device: Device, store: RedisStore) -> None:
+    """One process, this one."""
+    _serve(uvicorn.Server(configured(store, device, settings, Metrics())), listener)
 
 
 def _serve(server: uvicorn.Server, listener: socket.socket) -> None:
@@ -82,10 +107,10 @@ def _serve(server: uvicorn.Server, listener: socket.socket) -> None:
     server.run(sockets=[listener])
 
 
-def configured(store: Store, settings: Settings, metrics: Metrics) -> uvicorn.Config:
-    """How uvicorn serves the door over the store."""
+def configured(store: Store, device: Device, settings: Settings, metrics: Metrics) -> uvicorn.Config:
+    """How uvicorn serves the door over the store and the device."""
     return uvicorn.Config(
-        create_door(lambda: opened(store, settings), limits_of(settings), metrics),
+        create_door(lambda: opened(store, device, settings), limits_of(settings), metrics),
         loop="uvloop",
         http=PROTOCOL,
         ws="none",
@@ -97,7 +122,7 @@ def configured(store: Store, settings: Settings, metrics: Metrics) -> uvicorn.Co
     )
 
 
-def _supervise(listener: socket.socket, store: RedisStore, settings: Settings) -> None:
+def _supervise(listener: socket.socket, settings: Settings, store: RedisStore) -> None:
     """Several processes on the one listening socket.
 
     Who dies leaves its unaccepted connections to the others, as it would not with a socket of its own
@@ -131,14 +156,18 @@ def _supervise(listener: socket.socket, store: RedisStore, settings: Settings) -
 
 
 @asynccontextmanager
-async def opened(store: Store, settings: Settings) -> AsyncIterator[Replica]:
-    """A running replica over the store."""
-    device = open_device(settings.device, threads=settings.threads, compiled=settings.compiled)
+async def opened(store: Store, device: Device, settings: Settings) -> AsyncIterator[Replica]:
+    """A running replica over the store and the device."""
     cadence = Cadence(
         log_ratio=settings.snapshot_log_ratio, quiet_s=settings.snapshot_quiet_s, drop_s=settings.idle_drop_s
     )
     async with Replica(store, device, cadence) as replica:
         yield replica
+
+
+def device_of(settings: Settings) -> Device:
+    """Where this process computes. Raises DeviceUnavailable."""
+    return open_device(settings.device, threads=settings.threads, compiled=settings.compiled)
 
 
 def limits_of(settings: Settings) -> Limits:
@@ -149,7 +178,10 @@ def limits_of(settings: Settings) -> Limits:
 def document() -> dict[str, Any]:
     """The OpenAPI document; nothing is opened for it."""
     settings = read()
-    return create_app(lambda: opened(MemoryStore(), settings), limits_of(settings), Metrics()).openapi()
+    app = create_app(
+        lambda: opened(MemoryStore(), device_of(settings), settings), limits_of(settings), Metrics()
+    )
+    return app.openapi()
 
 
 def _announce(host: str, port: int, store: Store) -> None:

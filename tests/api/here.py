@@ -22,7 +22,7 @@ from gradledger_server.api.lane import Lane
 from gradledger_server.api.shortcut import Shortcut
 from gradledger_server.api.telemetry import Metrics
 from gradledger_server.api.whole import Whole
-from gradledger_server.server import configured
+from gradledger_server.server import configured, device_of
 from gradledger_server.settings import Settings
 from gradledger_server.store import open_store
 from tests.api.talk import SGD, Model
@@ -39,7 +39,9 @@ class Here(Service):
         self._store = open_store(None, data_dir, durability)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
-        self._server = uvicorn.Server(configured(self._store, Settings(), Metrics()))
+        settings = Settings()
+        configuration = configured(self._store, device_of(settings), settings, Metrics())
+        self._server = uvicorn.Server(configuration)
         self._thread = threading.Thread(target=self._server.run, args=([self._listener],))
         self.at_once: list[bool] = []
         self.tasks = 0
