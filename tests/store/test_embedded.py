@@ -207,6 +207,11 @@ def test_a_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
         Embedded(tmp_path / "file" / "data")
 
 
+def test_a_directory_that_cannot_be_written_to_is_refused() -> None:
+    with pytest.raises(StoreUnsuitable, match="cannot be written to"), Embedded(Path("/proc")):
+        pass
+
+
 def test_open_store_brings_its_own_server_and_takes_it_along(tmp_path: Path) -> None:
     store = open_store(None, tmp_path / "data", None)
     assert store.facts().durability == "fsync"

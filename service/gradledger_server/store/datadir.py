@@ -146,7 +146,13 @@ class DataDir:
         return False
 
     def _open(self, name: str) -> int:
-        return os.open(self.path / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            return os.open(self.path / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as refused:
+            raise StoreUnsuitable(
+                f"the data directory {self.path} cannot be written to: {refused.strerror}",
+                hint="Choose another with --data-dir.",
+            ) from refused
 
     def _far(self) -> Path:
         """A directory of this user alone whose name follows from the data directory's."""
