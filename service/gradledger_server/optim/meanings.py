@@ -69,7 +69,7 @@ MEANINGS = {
     "boundary": "whether the update with s equal to a boundary is behind it: ge yes, gt not yet",
     "values": "learning rates before, between and after the boundaries",
     "step_values": "updates applied before each shrinking",
-    "gamma": "factor of each shrinking; of sigmoid the slope, falling if negative",
+    "gamma": "factor of each shrinking",
     "end_lr": "learning rate at the end",
     "alpha": "learning rate at the end as a fraction of lr",
     "power": "exponent of the whole",

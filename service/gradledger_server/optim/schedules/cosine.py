@@ -9,6 +9,7 @@ from gradledger_server.kernels.operations import power
 from gradledger_server.optim.elementary import cos_half_turns
 from gradledger_server.optim.hyperparameters import (
     Factor,
+    Fall,
     Fraction,
     Growth,
     NonNegative,
@@ -22,7 +23,7 @@ def cosine_decay(
     s: int,
     *,
     lr: Rate,
-    decay_steps: Steps,
+    decay_steps: Fall,
     end_lr: Rate = 0.0,
     alpha: Fraction = 0.0,
     exponent: NonNegative = 1.0,

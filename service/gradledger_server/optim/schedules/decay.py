@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from gradledger_server.kernels.operations import power as to_the
 from gradledger_server.optim.elementary import exp
-from gradledger_server.optim.hyperparameters import Factor, Fraction, NonNegative, Rate, Slope, Steps
+from gradledger_server.optim.hyperparameters import (
+    Exponent,
+    Factor,
+    Fall,
+    Fraction,
+    NonNegative,
+    Rate,
+    Slope,
+    Steps,
+)
 
 
 def exponential_decay(
@@ -18,7 +27,7 @@ def exponential_decay(
 
 
 def natural_exp_decay(
-    s: int, *, lr: Rate, decay_rate: NonNegative, decay_steps: Steps, staircase: bool = False
+    s: int, *, lr: Rate, decay_rate: Exponent, decay_steps: Steps, staircase: bool = False
 ) -> float:
     """Shrinks by e^decay_rate in every decay_steps updates. TF1, tf.train.natural_exp_decay.
 
@@ -31,7 +40,7 @@ def inverse_time_decay(
     s: int,
     *,
     lr: Rate,
-    decay_rate: NonNegative,
+    decay_rate: Exponent,
     decay_steps: Steps,
     power: NonNegative = 1.0,
     staircase: bool = False,
@@ -47,7 +56,7 @@ def polynomial_decay(
     s: int,
     *,
     lr: Rate,
-    decay_steps: Steps,
+    decay_steps: Fall,
     end_lr: Rate = 1e-4,
     power: NonNegative = 1.0,
     cycle: bool = False,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from gradledger_server.optim.hyperparameters import Fraction, NonNegative, Rate, Size, Span, Steps
+from gradledger_server.optim.hyperparameters import Fall, Fraction, NonNegative, Rate, Size, Span, Steps
 from gradledger_server.optim.schedules.cosine import cosine_decay, half_wave
 
 
@@ -29,7 +29,7 @@ def warmup_cosine(
     *,
     lr: Rate,
     warmup_steps: Span,
-    decay_steps: Steps,
+    decay_steps: Fall,
     init_lr: Rate = 0.0,
     end_lr: Rate = 0.0,
     alpha: Fraction = 0.0,
@@ -75,7 +75,7 @@ def wsd(
     lr: Rate,
     warmup_steps: Span,
     stable_steps: Span,
-    decay_steps: Steps,
+    decay_steps: Fall,
     init_lr: Rate = 0.0,
     min_ratio: Fraction = 0.0,
     shape: Literal["linear", "sqrt", "cosine", "square"] = "linear",
