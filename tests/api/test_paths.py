@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from gradledger_server.server import document
 from tests.api.talk import SGD, Model, quoted, refused
 from tests.service import Service
 
@@ -100,3 +101,44 @@ def test_a_slash_does_not_hide_in_a_name(service: Service, name: str) -> None:
     answer = Model(service, quoted(name)).send("PUT", "", {"optimizer": SGD, "parameters": {"w": [0.0]}})
     assert answer.status in (404, 405), answer
     assert answer.problem in ("not-found", "method-not-allowed", "model-not-found")
+
+
+SETTLED = [
+    (verb.upper(), path)
+    for path, operations in document()["paths"].items()
+    for verb, operation in operations.items()
+    if "service" not in operation["tags"] and not path.endswith("/preview")
+]
+"""What takes no query, or a few fields; probes may say anything, and a preview takes its schedule's own."""
+
+
+@pytest.mark.parametrize(("verb", "path"), SETTLED, ids=[f"{verb} {path}" for verb, path in SETTLED])
+def test_a_query_that_nobody_reads_is_refused(service: Service, model: Model, verb: str, path: str) -> None:
+    filled = path.replace("{model}", model.name).replace("{tensor}", "b").replace("{worker}", "w0")
+    filled = filled.replace("{sequence}", "1").replace("{rule}", "adam").replace("{name}", "constant")
+    body = {"gradients": GOOD} if path.endswith("/gradients") else None
+    with model.untouched():
+        answer = service.request(verb, f"{filled}?colour=red", body)
+        problem = refused(answer, 422, "invalid")
+        assert (problem["field"], problem["hint"]) == ("colour", "Remove it.")
+        assert problem["detail"].startswith("query: field colour is not known; ")
+
+
+@pytest.mark.parametrize("path", ["/parameters", "/parameters/w"])
+def test_a_misspelt_view_is_not_answered_with_another(model: Model, path: str) -> None:
+    problem = refused(model.send("GET", f"{path}?wiew=ema"), 422, "invalid")
+    assert "known are view" in problem["detail"]
+    assert problem["hint"] == "Did you mean 'view'?"
+    twice = refused(model.send("GET", f"{path}?view=ema&view=train"), 400, "malformed-request")
+    assert "'view'" in twice["detail"]
+
+
+def test_a_fact_misspelt_in_the_query_is_not_looked_for_in_the_body(model: Model) -> None:
+    with model.untouched():
+        for answer in (
+            model.push_bytes({"b": np.zeros(3)}, "wroker=q"),
+            model.send("POST", "/gradients?wroker=q", {"gradients": GOOD}),
+        ):
+            problem = refused(answer, 422, "invalid")
+            assert problem["detail"].startswith("query: field wroker is not known; ")
+            assert (problem["field"], problem["hint"]) == ("wroker", "Did you mean 'worker'?")

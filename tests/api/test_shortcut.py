@@ -67,6 +67,8 @@ SAID: dict[str, Callable[[Model], bytes]] = {
     "a pull": asked,
     "a pull by safetensors": lambda m: asked(m, Accept=SAFETENSORS),
     "a pull of a view that is none": lambda m: asked(m, "?view=eva"),
+    "a pull of a misspelt view": lambda m: asked(m, "?wiew=ema"),
+    "a pull of two views": lambda m: asked(m, "?view=train&view=ema"),
     "a pull that says what goes without saying": lambda m: asked(m, Connection="Keep-Alive"),
     "a pull with a length": lambda m: asked(m, Content_Length=0),
     "two lines of one header": lambda m: asked(m, Accept="text/html").replace(

@@ -194,7 +194,7 @@ def preview_query() -> Document:
 
 
 def install(app: FastAPI) -> None:
-    """Makes `app.openapi()` answer the whole document, with FastAPI's own 422 replaced by ours."""
+    """Makes `app.openapi()` answer the whole document: with our 422, and with 408 where there is a body."""
 
     def document() -> Document:
         if app.openapi_schema is None:
@@ -224,8 +224,11 @@ def _complete(document: Document) -> Document:
     problem = {"application/problem+json": {"schema": _ref("Problem")}}
     for operations in document["paths"].values():
         for operation in operations.values():
-            if "422" in operation["responses"]:
-                operation["responses"]["422"] = {"description": "Problem", "content": problem}
+            answers = operation["responses"]
+            if "422" in answers:
+                answers["422"] = {"description": "Problem", "content": problem}
+            if "requestBody" in operation:  # which may stop half-way
+                answers["408"] = {"description": "Problem", "content": problem}
     return document
 
 

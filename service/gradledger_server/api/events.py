@@ -21,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 from gradledger_server.api import documents
 from gradledger_server.api.context import Context, ModelName, Served
 from gradledger_server.api.problems import responses as problems
+from gradledger_server.api.query import NO_QUERY
 from gradledger_server.errors import (
     GradledgerError,
     MalformedRequest,
@@ -30,7 +31,7 @@ from gradledger_server.errors import (
 )
 from gradledger_server.replica import Mailbox, News, Place
 
-router = APIRouter(tags=["events"])
+router = APIRouter(tags=["events"], dependencies=[NO_QUERY])
 
 MOST_STREAMS = 64  # of one model, by one replica
 MOST_AT_ONCE = 256  # events read before they are written

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from gradledger_server.api import documents, responses
+from gradledger_server.api import documents, query, responses
 from gradledger_server.api.body import receive
 from gradledger_server.api.context import Context, ModelName, Served
 from gradledger_server.api.forms import Chosen, Form, form_of_body, preferences, wait_s
@@ -89,18 +89,18 @@ async def _read(
         return await served.decode(body), sender
     body = await receive(request, served.limits.max_json_bytes, served.replica.blocks)
     laps.end("receive")
-    dtypes, query = mailbox.hot.model.layout.wire_dtypes, _query(request)
-    tensors, facts = await served.understand(body, lambda body: _from_json(body, query, dtypes))
+    dtypes, asked = mailbox.hot.model.layout.wire_dtypes, _query(request)
+    tensors, facts = await served.understand(body, lambda body: _from_json(body, asked, dtypes))
     return tensors, _sender(request, facts)
 
 
 def _from_json(
-    body: memoryview, query: Mapping[str, object], dtypes: Mapping[str, str]
+    body: memoryview, asked: Mapping[str, object], dtypes: Mapping[str, str]
 ) -> tuple[Tensors, PushFacts]:
     members = json_form.parse(body)
-    if twice := query.keys() & members.keys():
+    if twice := asked.keys() & members.keys():
         raise MalformedRequest(f"{sorted(twice)} stand in the query and in the body", hint="Say it once.")
-    wanted = read(PushRequest, {**members, **query}, error=Invalid)
+    wanted = read(PushRequest, {**members, **asked}, error=Invalid)
     return json_form.tensors(wanted.gradients, dtypes), wanted
 
 
@@ -161,12 +161,8 @@ def named(usual: re.Match[str]) -> Sender:
 
 def _query(request: Request) -> dict[str, object]:
     """The push's facts in the query, typed as JSON would have them."""
-    members: dict[str, object] = {}
-    for name, value in request.query_params.multi_items():
-        if name in members:
-            raise MalformedRequest(f"{name[:80]!r} stands in the query twice", hint="Say it once.")
-        members[name] = value if name == "worker" else _number(value)
-    return members
+    facts = query.read(request, *PushFacts.model_fields)
+    return {name: text if name == "worker" else _number(text) for name, text in facts.items()}
 
 
 def _number(text: str) -> object:

@@ -10,12 +10,17 @@ from starlette.responses import Response
 from gradledger_server.api import documents, responses
 from gradledger_server.api.context import ModelName, Served
 from gradledger_server.api.problems import responses as problems
+from gradledger_server.api.query import STRETCH
 from gradledger_server.replica import Mailbox, listed
 
 router = APIRouter(tags=["ledger"])
 
 
-@router.get("/v1/models/{model}/entries", responses=documents.ENTRIES | problems(404, 422, 503))
+@router.get(
+    "/v1/models/{model}/entries",
+    dependencies=[STRETCH],
+    responses=documents.ENTRIES | problems(400, 404, 422, 503),
+)
 async def entries(
     model: ModelName,
     served: Served,

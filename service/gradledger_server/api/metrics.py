@@ -13,12 +13,13 @@ from gradledger_server.api.context import Context, ModelName, Served
 from gradledger_server.api.forms import form_of_body
 from gradledger_server.api.gradients import name_of
 from gradledger_server.api.problems import responses as problems
+from gradledger_server.api.query import NO_QUERY
 from gradledger_server.api.schemas import MetricRequest, read
 from gradledger_server.errors import Invalid, UnsupportedMediaType
 from gradledger_server.replica import Mailbox, Reported, Sender, plateaus
 from gradledger_server.wire import json_form
 
-router = APIRouter(tags=["metrics"])
+router = APIRouter(tags=["metrics"], dependencies=[NO_QUERY])
 
 
 @router.post(

@@ -14,6 +14,7 @@ from gradledger_server.api.body import receive
 from gradledger_server.api.context import Context, ModelName, Served
 from gradledger_server.api.forms import form_of_body
 from gradledger_server.api.problems import responses as problems
+from gradledger_server.api.query import NO_QUERY
 from gradledger_server.api.schemas import Declaration, ModelChange, ModelRequest, read
 from gradledger_server.dtypes import ITEM_BYTES
 from gradledger_server.entries import Tensors
@@ -21,7 +22,7 @@ from gradledger_server.errors import InvalidSpec, UnsupportedMediaType
 from gradledger_server.replica import Hot, Mailbox
 from gradledger_server.wire import json_form
 
-router = APIRouter(tags=["models"])
+router = APIRouter(tags=["models"], dependencies=[NO_QUERY])
 
 Shapes = Mapping[str, tuple[tuple[int, ...], str]]
 Tables = Mapping[str, Mapping[str, Any]]
@@ -29,7 +30,7 @@ Tables = Mapping[str, Mapping[str, Any]]
 _JSON_ONLY = "Send Content-Type: application/json."
 
 
-@router.get("/v1/models", responses=documents.MODELS | problems(503))
+@router.get("/v1/models", responses=documents.MODELS | problems(422, 503))
 async def list_models(served: Served) -> Response:
     """Every model's name and epoch, by name."""
     names = await served.replica.names()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from gradledger_server.api import documents, responses, rows
+from gradledger_server.api import documents, query, responses, rows
 from gradledger_server.api.body import HEADER_ALLOWANCE_BYTES, receive
 from gradledger_server.api.context import Context, ModelName, Served
 from gradledger_server.api.forms import Chosen, form_of_answer, form_of_body, matches, wait_s
@@ -36,6 +36,7 @@ async def pull(request: Request, model: ModelName, served: Served) -> Response:
     `If-None-Match` with the present ETag answers 304; with `Prefer: wait=20` the answer comes as soon as
     there is another step. `view` asks for an average of the weights in place of those that train.
     """
+    query.read(request, rows.VIEW)
     published, tag = await _news(request, model, served)
     chosen = responses.choose_form(request, published.layout.nbytes, default="json")
     if matches(published.etag_of(tag), request.headers.get("if-none-match")):
@@ -77,6 +78,7 @@ def _usual_answer(request: Request) -> Chosen | None:
 )
 async def pull_tensor(request: Request, model: ModelName, tensor: str, served: Served) -> Response:
     """One tensor of one step; of a table all rows, or some: `?rows=1,5,7`."""
+    query.read(request, rows.VIEW, rows.IDS)
     published, tag = await _news(request, model, served)
     ids = rows.asked(request)
     if ids is not None or tensor in published.layout.tables:
@@ -102,6 +104,7 @@ async def upload(request: Request, model: ModelName, served: Served) -> Response
     With `If-None-Match: *` values are set only where there are none: of several workers that begin one model
     together, one does.
     """
+    query.read(request)
     mailbox = await served.replica.shelf.open(model)
     tensors = await read_tensors(request, mailbox, served)
     if_match = request.headers.get("if-match")

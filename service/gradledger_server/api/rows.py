@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from numpy.typing import NDArray
 from starlette.responses import Response
 
-from gradledger_server.api import documents, responses
+from gradledger_server.api import documents, query, responses
 from gradledger_server.api.body import HEADER_ALLOWANCE_BYTES, receive
 from gradledger_server.api.context import Context, ModelName, Served
 from gradledger_server.api.forms import Chosen, Form, form_of_body
@@ -24,7 +24,7 @@ router = APIRouter(tags=["parameters"])
 
 Rows = NDArray[np.int64]
 
-IDS = "rows"
+IDS, VIEW = "rows", "view"
 MAX_IDS = 1 << 20
 _LISTED = re.compile(r"[0-9]{1,18}(,[0-9]{1,18})*")
 
@@ -39,6 +39,7 @@ async def pull_rows(request: Request, model: ModelName, tensor: str, served: Ser
 
     The answer holds the table's name with the values [k, …], and beside it `<table>#rows` with the numbers.
     """
+    query.read(request, VIEW)
     form = form_of_body(request)
     body = await receive(request, HEADER_ALLOWANCE_BYTES + 32 * MAX_IDS, served.replica.blocks)
     ids = _ids(await (served.understand(body, _from_json) if form == "json" else served.decode(body)))
@@ -74,7 +75,7 @@ async def answer(
 
 def view_of(request: Request) -> str:
     """The view in the query: those that train if there is none."""
-    return request.query_params.get("view", TRAIN)
+    return request.query_params.get(VIEW, TRAIN)
 
 
 def asked(request: Request) -> Rows | None:

@@ -7,12 +7,13 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from gradledger_server.api import documents, responses
+from gradledger_server.api import documents, query, responses
 from gradledger_server.api.body import receive
 from gradledger_server.api.context import Context, Served
 from gradledger_server.api.forms import form_of_body
 from gradledger_server.api.gradients import NUMBER, WHOLE
 from gradledger_server.api.problems import responses as problems
+from gradledger_server.api.query import NO_QUERY
 from gradledger_server.api.schemas import PreviewRequest, read
 from gradledger_server.errors import Invalid, MalformedRequest, UnsupportedMediaType
 from gradledger_server.optim.schedules import guide
@@ -25,13 +26,15 @@ _OF_THE_PREVIEW = ("lr", "first", "last", "points")
 MOST_ITEMS = 1001  # of a list in a query
 
 
-@router.get("/v1/schedules", responses=documents.SCHEDULES)
+@router.get("/v1/schedules", dependencies=[NO_QUERY], responses=documents.SCHEDULES | problems(422))
 async def list_schedules() -> Response:
     """Every schedule: settings with their bounds, formula, source, and whose behaviour it reproduces."""
     return responses.json({"schedules": [guide.describe(name) for name in SCHEDULES]})
 
 
-@router.get("/v1/schedules/{name}", responses=documents.SCHEDULE | problems(404))
+@router.get(
+    "/v1/schedules/{name}", dependencies=[NO_QUERY], responses=documents.SCHEDULE | problems(404, 422)
+)
 async def describe_schedule(name: str) -> Response:
     """One schedule, by its name or an alias."""
     return responses.json(guide.describe(name))
@@ -48,9 +51,9 @@ async def preview_schedule(request: Request, name: str, served: Served) -> Respo
     stretch: dict[str, Any] = {}
     settings: dict[str, Any] = {"name": name}
     lists = {key for key, its in settings_of(own).items() if its.kind == "list"}
-    for key, text in request.query_params.multi_items():
+    for key, text in query.told(request).items():
         members = stretch if key in _OF_THE_PREVIEW else settings
-        if key in members:
+        if key in members:  # the path has a name already
             raise MalformedRequest(f"{key[:80]!r} stands in the query twice", hint="Say it once.")
         members[key] = _items(text) if key in lists else _plain(text)
     return await _preview(read(PreviewRequest, {"schedule": settings, **stretch}, error=Invalid), served)
@@ -58,6 +61,7 @@ async def preview_schedule(request: Request, name: str, served: Served) -> Respo
 
 @router.post(
     "/v1/schedules/preview",
+    dependencies=[NO_QUERY],
     openapi_extra=documents.body_of("PreviewRequest"),
     responses=documents.PREVIEW | problems(400, 411, 413, 415, 422, 503, 507),
 )

@@ -9,11 +9,12 @@ from gradledger_server.api import documents
 from gradledger_server.api.context import ModelName, Served
 from gradledger_server.api.forms import form_but_json
 from gradledger_server.api.problems import responses as problems
+from gradledger_server.api.query import NO_QUERY
 from gradledger_server.api.responses import Parts, version
 from gradledger_server.replica import Mailbox
 from gradledger_server.wire import safetensors
 
-router = APIRouter(tags=["state"])
+router = APIRouter(tags=["state"], dependencies=[NO_QUERY])
 
 
 @router.get("/v1/models/{model}/state", responses=documents.TENSORS | problems(404, 406, 503))

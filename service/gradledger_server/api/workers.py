@@ -12,12 +12,13 @@ from gradledger_server.api.body import receive
 from gradledger_server.api.context import Context, ModelName, Served
 from gradledger_server.api.forms import form_of_body, wait_s
 from gradledger_server.api.problems import responses as problems
+from gradledger_server.api.query import NO_QUERY
 from gradledger_server.api.schemas import WorkerRequest, read
 from gradledger_server.errors import Invalid, UnsupportedMediaType
 from gradledger_server.replica import Mailbox, roster
 from gradledger_server.wire import json_form
 
-router = APIRouter(tags=["workers"])
+router = APIRouter(tags=["workers"], dependencies=[NO_QUERY])
 
 
 @router.get("/v1/models/{model}/workers", responses=documents.WORKERS | problems(404, 503))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from itertools import pairwise
 from typing import Any
@@ -11,6 +11,8 @@ from typing import Any
 from gradledger_server.errors import InvalidSpec
 from gradledger_server.optim.hyperparameters import Items
 from gradledger_server.optim.signatures import Hyperparameter, Setting
+
+_LONGEST_CHARS = 80  # of a name that is compared with others
 
 
 def wrong(where: str, got: object, allowed: str, *, hint: str | None = None) -> InvalidSpec:
@@ -28,11 +30,10 @@ def choose(
     name = given.get(key, default)
     if isinstance(name, str) and name in known:
         return name
-    close = get_close_matches(name, known, 1) if isinstance(name, str) else []
-    hint = f"Did you mean {close[0]!r}?" if close else None
+    allowed = "one of " + ", ".join(known)
     if name is None:
-        raise wrong(f"{where}.{key}", None, "one of " + ", ".join(known), hint=f"Give {where}.{key}.")
-    raise wrong(f"{where}.{key}", name, "one of " + ", ".join(known), hint=hint)
+        raise wrong(f"{where}.{key}", None, allowed, hint=f"Give {where}.{key}.")
+    raise wrong(f"{where}.{key}", name, allowed, hint=meant(name, known))
 
 
 def settle(
@@ -63,15 +64,22 @@ def settle(
 
 def unknown(name: str, known: Sequence[str], *, where: str, of: str, found: str | None = None) -> InvalidSpec:
     """The refusal of a field nobody declared."""
-    close = get_close_matches(name, known, 1, cutoff=0.5)
-    meant = f"{found} " if found else f"Did you mean {close[0]!r}? " if close else ""
+    first = found or meant(name, known)
     listed = ", ".join(known) or "nothing"
     return InvalidSpec(
         f"{where}.{_cut(name)} is not known: {of} takes {listed}.",
-        hint=f"{meant}Remove the field or use a known one.",
+        hint=f"{first} Remove the field or use a known one." if first else "Remove it.",
         field=f"{where}.{_cut(name)}",
         known=list(known),
     )
+
+
+def meant(name: object, known: Iterable[str]) -> str | None:
+    """The known name that is most like this one, asked for in a hint; None if none is like it."""
+    if not isinstance(name, str):
+        return None
+    close = get_close_matches(name[:_LONGEST_CHARS].lower(), known, 1, cutoff=0.5)
+    return f"Did you mean {close[0]!r}?" if close else None
 
 
 def check(parameter: Hyperparameter, value: object, *, where: str) -> Setting:
