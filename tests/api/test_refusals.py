@@ -207,3 +207,38 @@ def test_a_name_given_twice_is_found_however_many_there_are(model: Model) -> Non
     with model.untouched():
         answer = model.send("POST", "/gradients", body, Content_Type="application/json")
         assert "f99999" in refused(answer, 400, "malformed-body")["detail"]
+
+
+@pytest.mark.parametrize(
+    ("body", "detail", "hint"),
+    [
+        ({"gradients": {}}, "gradients is an empty object; ", 'Give "gradients": {"w": [0.1, -0.2]}.'),
+        ({"gradient": GOOD}, "body: field gradient is not known; ", "Did you mean 'gradients'?"),
+        ({"gradients": GOOD, "wroker": "w0"}, "body: field wroker is not known; ", "Did you mean 'worker'?"),
+        ({"gradients": GOOD, "zzz": 1}, "body: field zzz is not known; ", "Remove it."),
+        (
+            {"gradients": GOOD, "worker": "a b", "sequence": 1},
+            "worker is 'a b'; expected 1 to 128 ASCII letters, digits, '.', '_', ':' or '-', ",
+            'Give "worker": "w0".',
+        ),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_push_is_told_what_it_should_have_said(model: Model, body: Json, detail: str, hint: str) -> None:
+    with model.untouched():
+        problem = refused(model.send("POST", "/gradients", body), 422, "invalid")
+        assert problem["detail"].startswith(detail)
+        assert problem["hint"] == hint
+
+
+@pytest.mark.parametrize(
+    ("query", "detail"),
+    [
+        ("limit=abc", "limit is 'abc'; expected a whole number"),
+        ("limit=0", "limit is '0'; expected at least 1"),
+        ("limit=1001", "limit is '1001'; expected at most 1000"),
+    ],
+)
+def test_a_list_is_told_what_its_query_said(model: Model, query: str, detail: str) -> None:
+    problem = refused(model.send("GET", f"/entries?{query}"), 422, "invalid")
+    assert (problem["detail"], problem["hint"]) == (detail, "Correct it, or leave it out.")

@@ -97,6 +97,22 @@ def test_the_catalogue_of_optimizers(service: Service) -> None:
     refused(service.request("GET", "/v1/optimizers/sdg"), 404, "rule-not-found")
 
 
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("optimizers/Adam", "adam"),
+        ("optimizers/adm", "adam"),
+        ("schedules/cosin", "cosine_decay"),
+        ("schedules/noamm/preview", "noam"),
+        ("transforms/clip-norm", "clip_norm"),
+    ],
+)
+def test_a_name_beside_the_catalogue_is_told_the_next_one(service: Service, path: str, meant: str) -> None:
+    answer = service.request("GET", f"/v1/{path}")
+    assert answer.status == 404
+    assert answer.json["hint"].startswith(f"Did you mean '{meant}'? GET /v1/{path.partition('/')[0]} lists")
+
+
 def test_the_catalogue_of_transforms(service: Service) -> None:
     listed = service.request("GET", "/v1/transforms").json["transforms"]
     assert [transform["name"] for transform in listed] == list(TRANSFORMS)

@@ -38,7 +38,7 @@ BAD_SPECS: list[tuple[Json, str]] = [
     (optimizer(rule=None), "optimizer.rule"),
     (optimizer(rule=["adam"]), "optimizer.rule"),
     ({"optimizer": {}, "parameters": W}, "optimizer.rule"),
-    ({"optimizer": "adam", "parameters": W}, "optimizer"),
+    ({"optimizer": ["adam"], "parameters": W}, "optimizer"),
     ({"parameters": W}, "optimizer"),
     ({"optimizer": ADAM}, "parameters"),
     ({"optimizer": ADAM, "parameters": {}}, "parameters"),
@@ -49,10 +49,10 @@ BAD_SPECS: list[tuple[Json, str]] = [
     ({"optimizer": ADAM, "parameters": W, "schedule": {"name": "cosine"}}, "schedule.name"),
     ({"optimizer": ADAM, "parameters": W, "schedule": {"name": "exponential_decay"}}, "schedule.decay_rate"),
     ({"optimizer": ADAM, "parameters": W, "schedule": {"name": "constant", "power": 2}}, "schedule.power"),
-    ({"optimizer": ADAM, "parameters": W, "schedule": "constant"}, "schedule"),
+    ({"optimizer": ADAM, "parameters": W, "schedule": 1}, "schedule"),
     ({"optimizer": ADAM, "parameters": W, "groups": {"match": "w"}}, "groups"),
-    ({"optimizer": ADAM, "parameters": W, "groups": [{"optimizer": {}}]}, "groups.0.match"),
-    ({"optimizer": ADAM, "parameters": W, "groups": [{"match": "w", "lr": 1}]}, "groups.0.lr"),
+    ({"optimizer": ADAM, "parameters": W, "groups": [{"optimizer": {}}]}, "groups[0].match"),
+    ({"optimizer": ADAM, "parameters": W, "groups": [{"match": "w", "lr": 1}]}, "groups[0].lr"),
     ({"optimizer": ADAM, "parameters": W, "groups": [{"match": "v"}]}, "groups[0].match"),
     (
         {"optimizer": ADAM, "parameters": W, "groups": [{"match": "w", "optimizer": {"lr": -1}}]},
@@ -65,9 +65,9 @@ BAD_SPECS: list[tuple[Json, str]] = [
     (parameters(w={"shape": [-1]}), "parameters.w.shape"),
     (parameters(w={"shape": [0, 2**70]}), "parameters.w.shape"),
     (parameters(w={"shape": [1] * 17}), "parameters.w.shape"),
-    (parameters(w={"shape": ["3"]}), "parameters.w.shape.0"),
-    (parameters(w={"shape": [True]}), "parameters.w.shape.0"),
-    (parameters(w={"shape": [1.5]}), "parameters.w.shape.0"),
+    (parameters(w={"shape": ["3"]}), "parameters.w.shape[0]"),
+    (parameters(w={"shape": [True]}), "parameters.w.shape[0]"),
+    (parameters(w={"shape": [1.5]}), "parameters.w.shape[0]"),
     (parameters(w={"shape": 3}), "parameters.w.shape"),
     (parameters(w={"shape": [2], "dtype": "F16"}), "parameters.w.dtype"),
     (parameters(w={"shape": [2], "dype": "F32"}), "parameters.w.dype"),
@@ -97,6 +97,112 @@ def test_a_misspelt_name_learns_the_right_one(new: Model) -> None:
         in refused(new.send("PUT", "", optimizer(weigth_decay=0.1)), 422, "invalid-spec")["hint"]
     )
     assert "'adam'" in refused(new.send("PUT", "", optimizer(rule="adm")), 422, "invalid-spec")["hint"]
+
+
+SAID: list[tuple[Json, str, str]] = [
+    (
+        {"optimizer": 3, "parameters": W},
+        "optimizer is 3; expected an object",
+        'Give "optimizer": {"rule": "adam"}.',
+    ),
+    ({"parameters": W}, "optimizer is missing", 'Give "optimizer": {"rule": "adam"}.'),
+    (
+        {"optimizer": {"name": "adam"}, "parameters": W},
+        "optimizer.rule is missing; ",
+        'optimizer.name is not known: give {"rule": "adam"}.',
+    ),
+    (
+        {"optimizer": ADAM, "parameters": {}},
+        "parameters is an empty object; expected at least 1 tensor",
+        'Give "parameters": {"w": {"shape": [10]}}.',
+    ),
+    (
+        {"optimizer": ADAM, "parameters": W, "sync": None},
+        "sync is null; expected an object",
+        'Give "sync": {"mode": "async"}.',
+    ),
+    ({"optimizer": ADAM, "parameters": W, "sync": "BSP"}, "sync.mode is BSP; ", "Did you mean 'bsp'?"),
+    (
+        {"optimizer": ADAM, "parameters": W, "sync": {"mode": "ssp"}},
+        "sync.slack is missing; ",
+        "Give sync.slack.",
+    ),
+    (
+        {"optimizer": ADAM, "parameters": W, "sync": {"quorum": 3}},
+        "sync.quorum is 3; allowed: null in mode 'async'.",
+        "",
+    ),
+    (
+        {"optimizer": ADAM, "parameters": W, "schedule": "cosin"},
+        "schedule.name is cosin; ",
+        "Did you mean 'cosine_decay'?",
+    ),
+    (
+        {"optimizer": ADAM, "parameters": W, "schedule": {"name": "exponential_decay"}},
+        "schedule.decay_rate is missing; ",
+        "schedule 'exponential_decay' needs schedule.decay_rate.",
+    ),
+    (
+        {"optimiser": ADAM, "parameters": W},
+        "body: field optimiser is not known; ",
+        "Did you mean 'optimizer'?",
+    ),
+    ({"optimizer": ADAM, "params": W}, "body: field params is not known; ", "Did you mean 'parameters'?"),
+    ({"optimizer": ADAM, "parameters": W, "zzz": 1}, "body: field zzz is not known; ", "Remove it."),
+    (
+        {"optimizer": ADAM, "parameters": W, "guard": {"zzz": 1}},
+        "guard.zzz is not known: ",
+        "Remove it.",
+    ),
+    (
+        {"optimizer": ADAM, "parameters": W, "groups": [{"mtch": "w"}]},
+        "groups[0]: field mtch is not known; ",
+        "Did you mean 'match'?",
+    ),
+    (
+        parameters(w={"shape": [2], "dtype": "float32"}),
+        "parameters.w.dtype is 'float32'; expected 'F32' or 'F64'",
+        'Give "dtype": "F32".',
+    ),
+    (
+        {
+            "optimizer": ADAM,
+            "parameters": W,
+            "schedule": {"name": "sequence", "schedules": [], "boundaries": []},
+        },
+        "schedule.schedules is an empty list; allowed: a list of 1 to 100 objects.",
+        "",
+    ),
+    (
+        {
+            "optimizer": ADAM,
+            "parameters": W,
+            "schedule": {"name": "sequence", "schedules": [{"name": "constant"}], "boundaries": [5]},
+        },
+        "schedule.schedules is a list of 1; allowed: a list of 2, one more than boundaries.",
+        "",
+    ),
+]
+
+
+@pytest.mark.parametrize(("spec", "detail", "hint"), SAID, ids=[said for _, said, _ in SAID])
+def test_a_refusal_speaks_of_json_and_says_what_to_do(new: Model, spec: Json, detail: str, hint: str) -> None:
+    problem = refused(new.send("PUT", "", spec), 422, "invalid-spec")
+    assert problem["detail"].startswith(detail)
+    assert problem["hint"] == hint
+    for foreign in ("None", "True", "dict", "Dictionary", "validation", "valid "):
+        assert foreign not in problem["detail"]
+
+
+def test_a_bare_name_stands_for_an_object(new: Model) -> None:
+    spec = {"optimizer": "adam", "schedule": "constant", "sync": "bsp", "parameters": W}
+    made = new.send("PUT", "", spec)
+    assert (made.status, made.json["optimizer"]["rule"], made.json["sync"]["mode"]) == (201, "adam", "bsp")
+    again = {"optimizer": ADAM, "schedule": {"name": "constant"}, "sync": {"mode": "bsp"}, "parameters": W}
+    assert new.send("PUT", "", again).status == 200
+    assert new.send("PATCH", "", {"optimizer": "adam", "schedule": "noam"}).status == 422
+    changed = new.send("PATCH", "", {"optimizer": "adam", "schedule": "constant", "sync": "async"})
+    assert (changed.status, changed.json["sync"]["mode"]) == (200, "async")
 
 
 @pytest.mark.parametrize("name", ["", "a#b", "__metadata__", "a\nb", "a\0b", "x" * 513, "\u2028"])

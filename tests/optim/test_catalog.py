@@ -64,7 +64,7 @@ def test_other_libraries_names_are_understood() -> None:
     [
         ({}, "rule", "one of sgd, momentum"),
         ({"rule": 3}, "rule", "one of sgd"),
-        ({"rule": ["adam"]}, "rule", "a JSON array"),
+        ({"rule": ["adam"]}, "rule", "a list of 1"),
         ({"rule": "Adam"}, "rule", "'adam'"),
         ({"rule": "adam", "preset": "pytorch"}, "preset", "'torch'"),
         ({"rule": "adam", "beta1": 1.0}, "beta1", "0 <= beta1 < 1"),
@@ -77,7 +77,7 @@ def test_other_libraries_names_are_understood() -> None:
         ({"rule": "adam", "lr": True}, "lr", "a number"),
         ({"rule": "adam", "lr": "0.1"}, "lr", "a number"),
         ({"rule": "adam", "lr": None}, "lr", "a number"),
-        ({"rule": "adam", "lr": {"a": 1}}, "lr", "a JSON object"),
+        ({"rule": "adam", "lr": {"a": 1}}, "lr", "an object"),
         ({"rule": "adadelta", "eps_root": 0}, "eps_root", "0 < eps_root"),
         ({"rule": "momentum", "first_step": "raw"}, "first_step", "one of copy, ema"),
         ({"rule": "momentum", "dampening": 1.1}, "dampening", "0 <= dampening <= 1"),

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from gradledger_server import errors
+from gradledger_server.api.wording import detail_of, path_of
 from gradledger_server.errors import GradledgerError
 
 log = structlog.get_logger()
@@ -99,8 +100,9 @@ def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"][1:])
-        return problem(request, errors.Invalid(f"{field}: {first['msg']}", field=field))
+        place, field = first["loc"][0], path_of({"loc": first["loc"][1:]})
+        hint = "Correct it, or leave it out." if place == "query" else "Correct the path."
+        return problem(request, errors.Invalid(detail_of(first, field), field=field, hint=hint))
 
     async def anything(request: Request, error: Exception) -> Response:
         return unexpected(request, error)

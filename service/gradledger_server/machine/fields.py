@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gradledger_server.optim.expansion import unknown, wrong
+from gradledger_server.optim.expansion import meant, unknown, wrong
 
 
 def object_of(where: str, given: object, known: Sequence[str]) -> Mapping[str, Any]:
@@ -23,7 +23,7 @@ def object_of(where: str, given: object, known: Sequence[str]) -> Mapping[str, A
 def choice(where: str, value: object, names: Sequence[str]) -> str:
     """One of the names."""
     if not isinstance(value, str) or value not in names:
-        raise wrong(where, value, "one of " + ", ".join(names))
+        raise wrong(where, value, "one of " + ", ".join(names), hint=meant(value, names))
     return value
 
 

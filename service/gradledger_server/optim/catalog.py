@@ -17,7 +17,7 @@ from functools import cache
 from gradledger_server.errors import RuleNotFound
 from gradledger_server.optim import transforms
 from gradledger_server.optim.combinations import ELSEWHERE, refuse_impossible
-from gradledger_server.optim.expansion import choose, settle, wrong
+from gradledger_server.optim.expansion import choose, settle, with_meant, wrong
 from gradledger_server.optim.matrices import MATRIX_RULES, REFUSES, SLOT_SHAPES, Shape
 from gradledger_server.optim.presets import DEFAULT_PRESET, PRESETS, presets_of
 from gradledger_server.optim.rules import RULES as ELEMENTWISE
@@ -54,7 +54,9 @@ _ALIASES_OF_RULE = {"adadelta": {"eps": "eps_root"}}  # there is no outer epsilo
 def rule_facts(rule: str) -> Facts:
     """A rule's facts, with weight decay among the hyperparameters of every rule. Raises RuleNotFound."""
     if rule not in RULES:
-        raise RuleNotFound(f"There is no optimizer rule {rule[:64]!r}.", rule=rule[:64], known=list(RULES))
+        hint = with_meant(rule, RULES, RuleNotFound.hint)
+        said = f"There is no optimizer rule {rule[:64]!r}."
+        raise RuleNotFound(said, hint=hint, rule=rule[:64], known=list(RULES))
     facts = facts_of(RULES[rule])
     hyperparameters = dict(facts.hyperparameters)
     if "weight_decay" not in hyperparameters:

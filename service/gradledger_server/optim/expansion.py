@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
@@ -12,6 +13,7 @@ from gradledger_server.errors import InvalidSpec
 from gradledger_server.optim.hyperparameters import Items
 from gradledger_server.optim.signatures import Hyperparameter, Setting
 
+_NAMING = ("name", "rule", "type", "mode")  # where other APIs say what something is
 _LONGEST_CHARS = 80  # of a name that is compared with others
 
 
@@ -19,8 +21,14 @@ def wrong(where: str, got: object, allowed: str, *, hint: str | None = None) -> 
     """The refusal of one field: `where` is its path in the spec, such as "optimizer.beta1"."""
     shown = _shown(got)
     return InvalidSpec(
-        f"{where} is {shown}; allowed: {allowed}.", hint=hint, field=where, got=shown, allowed=allowed
+        f"{where} is {as_json(got)}; allowed: {allowed}.", hint=hint, field=where, got=shown, allowed=allowed
     )
+
+
+def missing(where: str, allowed: str, *, hint: str | None = None) -> InvalidSpec:
+    """The same of a field that has to be there and is not."""
+    detail = f"{where} is missing; allowed: {allowed}."
+    return InvalidSpec(detail, hint=hint or f"Give {where}.", field=where, got=None, allowed=allowed)
 
 
 def choose(
@@ -32,7 +40,9 @@ def choose(
         return name
     allowed = "one of " + ", ".join(known)
     if name is None:
-        raise wrong(f"{where}.{key}", None, allowed, hint=f"Give {where}.{key}.")
+        other = next((field for field in _NAMING if field != key and given.get(field) in known), None)
+        hint = f"{where}.{other} is not known: give {json.dumps({key: given[other]})}." if other else None
+        raise missing(f"{where}.{key}", allowed, hint=hint)
     raise wrong(f"{where}.{key}", name, allowed, hint=meant(name, known))
 
 
@@ -57,7 +67,7 @@ def settle(
     for name, parameter in declared.items():
         value = given.get(name, defaults.get(name, parameter.default))
         if name not in given and value is None:
-            raise wrong(f"{where}.{name}", None, parameter.allowed, hint=f"{of} needs {where}.{name}.")
+            raise missing(f"{where}.{name}", parameter.allowed, hint=f"{of} needs {where}.{name}.")
         settled[name] = check(parameter, value, where=f"{where}.{name}")
     return settled
 
@@ -80,6 +90,12 @@ def meant(name: object, known: Iterable[str]) -> str | None:
         return None
     close = get_close_matches(name[:_LONGEST_CHARS].lower(), known, 1, cutoff=0.5)
     return f"Did you mean {close[0]!r}?" if close else None
+
+
+def with_meant(name: object, known: Iterable[str], hint: str) -> str:
+    """The hint, behind the question for the name that was perhaps meant."""
+    asked = meant(name, known)
+    return f"{asked} {hint}" if asked else hint
 
 
 def check(parameter: Hyperparameter, value: object, *, where: str) -> Setting:
@@ -125,6 +141,12 @@ def _list(items: Items, value: object, *, where: str) -> list[Any]:
     return checked
 
 
+def as_json(value: object) -> str:
+    """A value as a message says it, in JSON's words and not in Python's: null, true."""
+    shown = _shown(value)
+    return shown if isinstance(shown, str) else json.dumps(shown)
+
+
 def _shown(value: object) -> Any:
     """A value as it may stand in a problem: simple ones as they are, others as short text."""
     if value is None or isinstance(value, bool) or (isinstance(value, float) and math.isfinite(value)):
@@ -137,10 +159,11 @@ def _shown(value: object) -> Any:
 def _text(value: object) -> str:
     if isinstance(value, int):
         return "an integer beyond 2^53"  # printing thousands of digits would be an attack on us
-    return repr(value) if isinstance(value, float) else f"a JSON {_JSON_NAMES.get(type(value), 'value')}"
-
-
-_JSON_NAMES: dict[type, str] = {list: "array", dict: "object"}
+    if isinstance(value, list | tuple):
+        return f"a list of {len(value)}" if value else "an empty list"
+    if isinstance(value, Mapping):
+        return "an object" if value else "an empty object"
+    return repr(value) if isinstance(value, float) else "no value of JSON"
 
 
 def _cut(text: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from gradledger_server.errors import InvalidSpec, TransformNotFound
 from gradledger_server.optim import catalog, equations
 from gradledger_server.optim.catalog import PRESETS, RULES, expand_optimizer, rule_facts
+from gradledger_server.optim.expansion import with_meant
 from gradledger_server.optim.meanings import SLOT_MEANINGS
 from gradledger_server.optim.prose import prose_of
 from gradledger_server.optim.signatures import Facts, Hyperparameter, Setting, facts_of
@@ -47,7 +48,8 @@ def describe(rule: str) -> dict[str, Any]:
 def describe_transform(name: str) -> dict[str, Any]:
     """A transform for people and clients, as JSON. Raises TransformNotFound."""
     if name not in TRANSFORMS:
-        raise TransformNotFound(f"There is no transform {name[:64]!r}.", known=list(TRANSFORMS))
+        hint = with_meant(name, TRANSFORMS, TransformNotFound.hint)
+        raise TransformNotFound(f"There is no transform {name[:64]!r}.", hint=hint, known=list(TRANSFORMS))
     facts, prose = facts_of(TRANSFORMS[name]), prose_of(TRANSFORMS[name])
     return {
         "name": name,

@@ -17,7 +17,7 @@ from typing import Any
 from gradledger_server.machine.fields import choice, object_of, whole
 from gradledger_server.machine.sync import aggregate
 from gradledger_server.machine.sync.aggregate import Array
-from gradledger_server.optim.expansion import wrong
+from gradledger_server.optim.expansion import missing, wrong
 
 NAMES = ("mean", "sum", "median", "trimmed_mean", "krum", "multi_krum")
 MOST = 5_000
@@ -52,7 +52,7 @@ def expand_merge(where: str, given: object) -> dict[str, Any]:
     )
     for field in _FIELDS[1:]:
         if field in needed and fields.get(field) is None:
-            raise wrong(f"{where}.{field}", None, f"a number, which {name!r} needs")
+            raise missing(f"{where}.{field}", f"a number, which {name!r} needs")
         if field not in needed and fields.get(field) is not None:
             raise wrong(f"{where}.{field}", fields[field], f"nothing: {name!r} has no use for it")
     low = {"trim": 0, "attackers": 0, "keep": 1}

@@ -21,7 +21,7 @@ from gradledger_server.entries import Json
 from gradledger_server.errors import InvalidSpec
 from gradledger_server.machine.fields import choice, object_of, real, whole
 from gradledger_server.machine.sync.merge import Merge, expand_merge
-from gradledger_server.optim.expansion import wrong
+from gradledger_server.optim.expansion import as_json, missing, wrong
 
 ALL = "all"
 ADAPTIVE = "adaptive"
@@ -107,10 +107,10 @@ def expand(given: object) -> dict[str, Any]:
     mode = choice("sync.mode", fields.get("mode", "async"), MODES)
     for name, value in _FIXED[mode].items():
         if fields.get(name, value) != value:
-            raise wrong(f"sync.{name}", fields[name], f"{value} in mode {mode!r}")
+            raise wrong(f"sync.{name}", fields[name], f"{as_json(value)} in mode {mode!r}")
     for name in _NEEDED.get(mode, ()):
         if fields.get(name) is None:
-            raise wrong(f"sync.{name}", None, f"a number, which mode {mode!r} needs")
+            raise missing(f"sync.{name}", f"a number, which mode {mode!r} needs")
     defaults = _MODE_DEFAULTS.get(mode, {})
     said = {name: value for name, value in fields.items() if value is not None or name not in defaults}
     asked = {**_DEFAULTS, **defaults, **said, **_FIXED[mode]}

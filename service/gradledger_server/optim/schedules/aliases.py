@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from gradledger_server.optim.expansion import unknown, wrong
+from gradledger_server.optim.expansion import missing, unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ def plain(name: str, given: Mapping[str, object], where: str) -> tuple[str, Mapp
         renamed[alias.settings[setting]] = value
     for setting, own in alias.settings.items():
         if own in _REQUIRED and own not in renamed:
-            raise wrong(f"{where}.{setting}", None, "a number", hint=f"schedule {name!r} needs it.")
+            raise missing(f"{where}.{setting}", "a number", hint=f"schedule {name!r} needs it.")
     return alias.of, {**alias.means, **renamed}
 
 

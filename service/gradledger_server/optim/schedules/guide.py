@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 
 from gradledger_server.errors import ScheduleNotFound
+from gradledger_server.optim.expansion import with_meant
 from gradledger_server.optim.guide import json_schema
 from gradledger_server.optim.schedules.aliases import ALIASES
 from gradledger_server.optim.schedules.catalog import SCHEDULES, Schedule, learning_rate, settings_of
@@ -19,7 +20,8 @@ def require_known(name: str) -> str:
     if name in ALIASES:
         return ALIASES[name].of
     if name not in SCHEDULES:
-        raise ScheduleNotFound(f"there is no schedule {name[:80]!r}", known=list(SCHEDULES))
+        hint = with_meant(name, (*SCHEDULES, *ALIASES), ScheduleNotFound.hint)
+        raise ScheduleNotFound(f"there is no schedule {name[:80]!r}", hint=hint, known=list(SCHEDULES))
     return name
 
 

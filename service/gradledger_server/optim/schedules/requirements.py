@@ -32,7 +32,7 @@ def require_harmony(name: str, settled: Mapping[str, Any], where: str) -> None:
 def _require_one_more(settled: Mapping[str, Any], setting: str, where: str) -> None:
     count, expected = len(settled[setting]), len(settled["boundaries"]) + 1
     if count != expected:
-        raise wrong(f"{where}.{setting}", count, f"{expected} of them, one more than boundaries")
+        raise wrong(f"{where}.{setting}", settled[setting], f"a list of {expected}, one more than boundaries")
 
 
 def _require_room(settled: Mapping[str, Any], where: str) -> None:
