@@ -14,7 +14,7 @@
     │   │   └── TransformNotFound
     │   ├── MethodNotAllowed        405
     │   ├── NotAcceptable           406
-    │   ├── RequestTimeout          408  it was begun and not gone on with
+    │   ├── RequestTimeout          408  it was started but not finished in time
     │   ├── Conflict                409  right in itself, wrong now
     │   │   ├── ModelExists
     │   │   ├── ParametersMissing
@@ -54,7 +54,10 @@ A message says what, got, expected; `hint` says the next move. Keyword facts bec
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar
+
+TOLD = 5  # names of a model's tensors, at most, where another is refused
 
 
 class GradledgerError(Exception):
@@ -86,7 +89,7 @@ class MalformedRequest(Refused):
 
 class NotFound(Refused):
     problem, title, status = "not-found", "There is nothing here", 404
-    hint = "GET /v1 lists what this service serves."
+    hint = "GET /v1 lists what this service serves; /readyz and /livez tell of its health."
 
 
 class ModelNotFound(NotFound):
@@ -134,7 +137,7 @@ class NotAcceptable(Refused):
 
 
 class RequestTimeout(Refused):
-    problem, title, status = "request-timeout", "The request was begun and not gone on with", 408
+    problem, title, status = "request-timeout", "The request was started but not finished in time", 408
 
 
 class Conflict(Refused):
@@ -215,6 +218,14 @@ class InvalidName(Invalid):
 class UnknownTensor(Invalid):
     problem, title = "unknown-tensor", "The model has no tensor of this name"
     hint = "GET /v1/models/{model} lists its tensors."
+
+    @classmethod
+    def among(cls, name: str, known: Iterable[str], *, hint: str | None = None) -> UnknownTensor:
+        """The refusal of a name, with the first of those the model has; what goes beside them is left out."""
+        own = [repr(tensor[:80]) for tensor in known if "#" not in tensor]
+        listed = ", ".join(own[:TOLD]) + (f" and {len(own) - TOLD} more" if len(own) > TOLD else "")
+        said = f"tensor {name[:80]!r} is not part of the model, which has {listed}"
+        return cls(said, hint=hint, tensor=name)
 
 
 class WrongShape(Invalid):

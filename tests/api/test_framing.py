@@ -138,6 +138,8 @@ def test_more_than_the_model_can_need_is_refused_unread(
         told = say(service, line)
         problem = spoken_refusal(told, 413, "body-too-large")
         assert problem["got"] == declared > problem["limit"]
+        advice = "Send each of the model's tensors once" if form == SAFETENSORS else "JSON is for small ones"
+        assert problem["hint"].startswith(advice)
         assert told[1]["connection"] == "close"
 
 

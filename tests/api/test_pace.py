@@ -51,6 +51,7 @@ def test_half_a_body_is_given_up_and_its_repeat_counts(
         told = say(service, first + body[: int(share * len(body))])
         problem = spoken_refusal(told, 408, "request-timeout")
         assert "8192 bytes/s for 1 s" in problem["detail"]
+        assert problem["title"] == "The request was started but not finished in time"
         assert told[1]["connection"] == "close"
     assert say(service, first + body)[0] == 200
 

@@ -59,7 +59,9 @@ def test_the_wrong_verb_learns_the_right_ones(service: Service, verb: str, path:
     answer = service.request(verb, path)
     assert (answer.status, answer.headers["allow"]) == (405, allowed)
     if verb != "HEAD":
-        refused(answer, 405, "method-not-allowed")
+        hint = refused(answer, 405, "method-not-allowed")["hint"]
+        assert hint.startswith(f"Allowed here: {allowed}.")
+        assert ("Create a model with PUT" in hint) == (path in ("/v1/models", "/v1/models/x"))
 
 
 NAMES = [
@@ -101,6 +103,22 @@ def test_a_slash_does_not_hide_in_a_name(service: Service, name: str) -> None:
     answer = Model(service, quoted(name)).send("PUT", "", {"optimizer": SGD, "parameters": {"w": [0.0]}})
     assert answer.status in (404, 405), answer
     assert answer.problem in ("not-found", "method-not-allowed", "model-not-found")
+    if answer.problem == "not-found":
+        assert answer.json["hint"].startswith("A model's name cannot contain '/'.")
+
+
+def test_whoever_looks_for_the_health_learns_where_it_is(service: Service) -> None:
+    for path in ("/healthz", "/health"):
+        hint = refused(service.request("GET", path), 404, "not-found")["hint"]
+        assert "/readyz" in hint
+        assert "/livez" in hint
+    links = set(service.request("GET", "/v1").json["links"].values())
+    assert {"/readyz", "/livez", "/metrics", "/openapi.json"} <= links
+
+
+def test_a_model_name_is_told_that_letters_are_ascii(service: Service) -> None:
+    answer = Model(service, quoted("mödel")).send("PUT", "", {"optimizer": SGD, "parameters": {"w": [0.0]}})
+    assert "ASCII letters" in refused(answer, 422, "invalid-name")["hint"]
 
 
 SETTLED = [

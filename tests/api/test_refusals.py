@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from typing import Any
 
 import numpy as np
@@ -242,3 +243,43 @@ def test_a_push_is_told_what_it_should_have_said(model: Model, body: Json, detai
 def test_a_list_is_told_what_its_query_said(model: Model, query: str, detail: str) -> None:
     problem = refused(model.send("GET", f"/entries?{query}"), 422, "invalid")
     assert (problem["detail"], problem["hint"]) == (detail, "Correct it, or leave it out.")
+
+
+def test_an_unknown_tensor_learns_the_first_of_the_known_ones(model: Model, new: Model) -> None:
+    for answer in (model.push({"c": [1.0]}), model.push_bytes({"c": np.zeros(3)})):
+        detail = refused(answer, 422, "unknown-tensor")["detail"]
+        assert detail == "tensor 'c' is not part of the model, which has 'b', 'w'"
+    many = Model(new.service, f"{new.name}.many").create({f"w{number}": [0.0] for number in range(7)})
+    detail = refused(many.push({"c": [1.0]}), 422, "unknown-tensor")["detail"]
+    assert detail.endswith("which has 'w0', 'w1', 'w2', 'w3', 'w4' and 2 more")
+
+
+def test_a_metric_behind_a_gap_learns_the_one_expected(new: Model) -> None:
+    new.create({"w": [0.0]}, schedule={"name": "plateau"})
+    gap = new.send("POST", "/metrics", {"value": 1.0, "worker": "w0", "sequence": 5})
+    problem = refused(gap, 409, "sequence-gap")
+    assert problem["detail"] == "worker 'w0' sent metric 5; expected sequence 1"
+    assert (problem["got"], problem["expected"]) == (5, 1)
+
+
+def test_a_change_that_takes_an_average_away_says_so(new: Model) -> None:
+    new.create({"w": [0.0]}, transforms={"ema": {}})
+    problem = refused(new.send("PATCH", "", {"transforms": {"ema": None}}), 422, "invalid-spec")
+    assert problem["detail"] == (
+        "the change would remove slot ema for the tensors of '*'; slots are fixed when a model is created"
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        (b"", "the body is empty; expected JSON"),
+        (gzip.compress(b"{}"), "the body is gzip; expected JSON"),
+        (b'{"\xff": 1}', "the body is not JSON: byte 2 cannot be read as UTF-8"),
+        (b'{"\\ud800": 1}', "the body is not JSON: it has half of a surrogate pair, which is no character"),
+    ],
+    ids=["empty", "gzip", "latin", "half a pair"],
+)
+def test_a_body_that_is_no_json_learns_what_it_is(model: Model, body: bytes, detail: str) -> None:
+    answer = model.send("POST", "/gradients", body, Content_Type="application/json")
+    assert refused(answer, 400, "malformed-body")["detail"] == detail

@@ -202,7 +202,7 @@ def _json() -> Iterator[Attack]:
     def push(gradient: str) -> bytes:
         return b'{"gradients":{"w":%s}}' % gradient.encode()
 
-    yield Attack("no body at all", b"", "not JSON")
+    yield Attack("no body at all", b"", "is empty")
     yield Attack("not JSON", b"hello", "not JSON")
     yield Attack("cut short", push("[1]")[:-1], "not JSON")
     yield Attack("two values", b"{}{}", "not JSON")

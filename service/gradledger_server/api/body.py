@@ -5,12 +5,19 @@ from __future__ import annotations
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
+from gradledger_server.api.forms import Form, form_of_body
 from gradledger_server.api.whole import LANDING, Whole
 from gradledger_server.blocks import Blocks
 from gradledger_server.errors import BodyTooLarge, LengthRequired, MalformedRequest
 
 LANDED_BYTES = 64 << 10  # larger bodies are read straight into their block
 HEADER_ALLOWANCE_BYTES = 4 << 20  # what a safetensors header may add to its tensors
+
+_SMALLER: dict[Form, str] = {
+    "json": "JSON is for small ones: send tensors as safetensors, which takes a fifth of the bytes.",
+    "safetensors": "Send each of the model's tensors once and nothing else; a service started with a larger "
+    "max_body_bytes reads more.",
+}
 
 
 async def receive(request: Request, limit_bytes: int, blocks: Blocks) -> memoryview:
@@ -65,6 +72,6 @@ def declared_length(request: Request, limit_bytes: int) -> int:
             f"the body has {declared} bytes; this request may need {limit_bytes}",
             got=int(declared),
             limit=limit_bytes,
-            hint="A model's tensors as safetensors always fit; JSON is for small ones.",
+            hint=_SMALLER[form_of_body(request)],
         )
     return int(declared)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ log = structlog.get_logger()
 
 MEDIA_TYPE = "application/problem+json"
 QUOTED_CHARS = 1000
+_MODELS = re.compile(r"/v1/models(/[^/]+)?")
 _BY_STATUS = {404: errors.NotFound, 405: errors.MethodNotAllowed}
 
 
@@ -92,9 +94,11 @@ def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
         assert isinstance(error, HTTPException)
         kind = _BY_STATUS.get(error.status_code, errors.MalformedRequest)
         path: str = request.scope["path"]  # not request.url, which a strange Host header breaks
-        refused = problem(request, kind(f"{request.method} {path[:200]!r}: {error.detail}"))
-        if error.status_code == 405:
-            refused.headers["Allow"] = ", ".join(sorted(_methods(routes, path)))
+        allowed = ", ".join(sorted(_methods(routes, path))) if error.status_code == 405 else ""
+        hint = _other_method(allowed, path) if allowed else _other_path(path) + kind.hint
+        refused = problem(request, kind(f"{request.method} {path[:200]!r}: {error.detail}", hint=hint))
+        if allowed:
+            refused.headers["Allow"] = allowed
         return refused
 
     async def invalid(request: Request, error: Exception) -> Response:
@@ -111,6 +115,15 @@ def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
     app.add_exception_handler(HTTPException, framework)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(Exception, anything)
+
+
+def _other_method(allowed: str, path: str) -> str:
+    creating = " Create a model with PUT /v1/models/{model}." if _MODELS.fullmatch(path) else ""
+    return f"Allowed here: {allowed}.{creating}"
+
+
+def _other_path(path: str) -> str:
+    return "A model's name cannot contain '/'. " if path.startswith("/v1/models/") else ""
 
 
 def _methods(routes: Sequence[BaseRoute], path: str) -> set[str]:

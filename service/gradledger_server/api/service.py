@@ -39,6 +39,10 @@ async def facts(served: Served) -> Response:
                 "schedules": "/v1/schedules",
                 "transforms": "/v1/transforms",
                 "docs": "/docs",
+                "openapi": "/openapi.json",
+                "ready": "/readyz",
+                "live": "/livez",
+                "metrics": "/metrics",
             },
         }
     )

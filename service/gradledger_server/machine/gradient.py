@@ -19,7 +19,7 @@ from gradledger_server.entries import Tensors
 from gradledger_server.errors import MalformedBody, NonFinite, UnknownTensor
 from gradledger_server.machine import quantized, row_gradient
 from gradledger_server.machine.layout import Layout
-from gradledger_server.machine.placements import require_dtype, require_shape
+from gradledger_server.machine.placements import beyond, require_dtype, require_shape
 from gradledger_server.machine.reading import VALUE_DTYPES, Plan, Run, reading
 from gradledger_server.machine.row_gradient import Touched
 
@@ -85,7 +85,7 @@ def _require_beside(layout: Layout, tensors: Tensors, name: str) -> None:
         return
     scaled = name.removesuffix(SCALE_SUFFIX)
     if scaled == name or not (scaled in layout.by_name or scaled in layout.tables):
-        raise UnknownTensor(f"tensor {name!r} is not part of the model", tensor=name)
+        raise UnknownTensor.among(name, layout.wire_dtypes)
     quantized.require_scaled(tensors, name)
 
 
@@ -155,7 +155,8 @@ def _refuse_non_finite(layout: Layout, stretch: Stretch) -> None:
     index = [int(i) for i in np.unravel_index(first - place.start, place.tensor.shape)]
     count = int((~within).sum())
     raise NonFinite(
-        f"tensor {place.tensor.name!r} holds {count} NaN or infinite numbers, the first at {index}",
+        f"tensor {place.tensor.name!r} holds {count} NaN or infinite number{'s' * (count > 1)}, the first at "
+        f"{index}{beyond(stretch.values[first - stretch.run.start])}",
         tensor=place.tensor.name,
         index=index,
     )

@@ -69,7 +69,11 @@ def known(model: Model, metric: Metric) -> MetricReceipt | None:
     if found is None and metric.worker is not None:
         expected = model.metrics.last(identity) + 1
         if sequence != expected:
-            raise SequenceGap(f"the next metric of this worker has sequence {expected}", expected=expected)
+            raise SequenceGap(
+                f"worker {metric.worker!r} sent metric {sequence}; expected sequence {expected}",
+                got=sequence,
+                expected=expected,
+            )
     return found
 
 

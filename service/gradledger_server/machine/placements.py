@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 
 from gradledger_server.entries import Placement
 from gradledger_server.errors import WrongDtype, WrongShape
@@ -17,6 +20,13 @@ def require_dtype(name: str, sent: Placement, dtypes: Sequence[str]) -> None:
             got=sent.dtype,
             expected=list(dtypes),
         )
+
+
+def beyond(number: np.floating[Any]) -> str:
+    """Why a number may be infinite that was not when it was sent, in words that follow the others."""
+    if not np.isinf(number):
+        return ""
+    return f"; beyond {np.finfo(number.dtype).max:.3g} all numbers are infinite in {number.dtype}"
 
 
 def require_shape(name: str, sent: Placement, expected: tuple[int, ...], why: str = "") -> None:

@@ -51,8 +51,8 @@ def _refuse_other_slots(before: Group, after: Group, shape: tuple[int, ...]) -> 
     if held != asked:
         averages = (held.keys() ^ asked.keys()) & set(AVERAGES.values())
         raise InvalidSpec(
-            f"the change would give the tensors of {before.match!r} other slots, or others to start from: "
-            f"{_slots(held)} → {_slots(asked)}",
+            f"the change would {_difference(held, asked)} for the tensors of {before.match!r}; slots are "
+            "fixed when a model is created",
             field="transforms" if averages else "optimizer",
             hint="Slots are made with the model, also those of "
             f"{', '.join(AVERAGES)}: create a new model from the parameters to change them.",
@@ -73,8 +73,16 @@ def _refuse_other_slots(before: Group, after: Group, shape: tuple[int, ...]) -> 
         )
 
 
-def _slots(starts: Mapping[str, float]) -> str:
-    return ", ".join(f"{slot} from {start:g}" for slot, start in starts.items()) or "none"
+def _difference(held: Mapping[str, float], asked: Mapping[str, float]) -> str:
+    """What would become of the slots: such as `remove slot ema`."""
+    both = [slot for slot in held if slot in asked and held[slot] != asked[slot]]
+    return ", ".join(
+        (
+            *(f"remove slot {slot}" for slot in held if slot not in asked),
+            *(f"add slot {slot}" for slot in asked if slot not in held),
+            *(f"start slot {slot} from {asked[slot]:g} instead of {held[slot]:g}" for slot in both),
+        )
+    )
 
 
 def _refuse_other_accumulation(before: Spec, after: Spec) -> None:

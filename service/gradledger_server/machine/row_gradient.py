@@ -18,7 +18,7 @@ from gradledger_server.dtypes import NUMPY_DTYPE
 from gradledger_server.entries import Placement, Tensors
 from gradledger_server.errors import NonFinite, WrongRows, WrongShape
 from gradledger_server.machine import quantized
-from gradledger_server.machine.placements import require_dtype, require_shape
+from gradledger_server.machine.placements import beyond, require_dtype, require_shape
 from gradledger_server.machine.tables import ROWS_OF_PUSH, DeclaredTable, Tables
 
 Rows = NDArray[np.int64]
@@ -128,12 +128,14 @@ def refuse_non_finite(touched: Touched) -> None:
     if finite.all():
         return
     table = touched.table
-    at, within = divmod(int(np.argmin(finite)), table.width)
+    first = int(np.argmin(finite))
+    at, within = divmod(first, table.width)
     row = at if touched.rows is None else int(touched.rows[at])
     index = [row, *(int(i) for i in np.unravel_index(within, table.shape[1:]))]
     count = int((~finite).sum())
     raise NonFinite(
-        f"table {table.name!r} gets {count} NaN or infinite numbers, the first at {index}",
+        f"table {table.name!r} gets {count} NaN or infinite number{'s' * (count > 1)}, the first at {index}"
+        f"{beyond(touched.values[first])}",
         tensor=table.name,
         index=index,
     )

@@ -150,7 +150,7 @@ def check_model_name(name: str) -> None:
     if not MODEL_NAME.fullmatch(name):
         raise InvalidName(
             f"model name {name[:140]!r} is not allowed",
-            hint="1 to 128 letters, digits, '.', '_' or '-', beginning with a letter or digit.",
+            hint="1 to 128 ASCII letters, digits, '.', '_' or '-', beginning with a letter or digit.",
             pattern=MODEL_NAME.pattern,
         )
 

@@ -54,11 +54,7 @@ def tensors(named: Mapping[str, object], dtypes: Mapping[str, str]) -> Tensors:
     """
     for name in named:
         if name not in dtypes:
-            raise UnknownTensor(
-                f"there is no tensor {strict.shown(name)}",
-                hint=_NO_SCALES if name.endswith(SCALE_SUFFIX) else None,
-                tensor=name,
-            )
+            raise UnknownTensor.among(name, dtypes, hint=_NO_SCALES if name.endswith(SCALE_SUFFIX) else None)
     arrays = [
         (name, dtype, _array(name, named[name], dtype)) for name, dtype in dtypes.items() if name in named
     ]

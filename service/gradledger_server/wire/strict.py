@@ -9,12 +9,16 @@ from typing import Any, NoReturn
 
 from gradledger_server.errors import MalformedBody
 
+_GZIP = b"\x1f\x8b"
+
 
 def loads(text: bytes | memoryview, what: str) -> Any:
     """The value written in `text`; `what` names it in the errors. Raises MalformedBody.
 
     Takes some 30 times the memory of `text` at worst: bound its length first.
     """
+    if not len(text):
+        raise MalformedBody(f"{what} is empty; expected JSON", hint="Send one JSON value, such as {}.")
     try:
         written = str(text, "utf-8")
         value = json.loads(
@@ -29,12 +33,25 @@ def loads(text: bytes | memoryview, what: str) -> Any:
             f"{what} is nested too deep",
             hint="Tensors are nested one list per dimension; nothing else nests deeper.",
         ) from None
+    except UnicodeError as error:
+        raise _no_text(bytes(text[:2]), what, error) from None
     except ValueError as error:
         why = str(error).partition(";")[0]  # Python's advice on too many digits is not for clients
         raise MalformedBody(
             f"{what} is not JSON: {why}", hint="Send one JSON value in UTF-8, with finite numbers only."
         ) from None
     return value
+
+
+def _no_text(begin: bytes, what: str, error: UnicodeError) -> MalformedBody:
+    """The refusal of bytes that are not UTF-8, or stand for half a character."""
+    if begin == _GZIP:
+        return MalformedBody(f"{what} is gzip; expected JSON", hint="Send it uncompressed.")
+    if isinstance(error, UnicodeDecodeError):
+        why = f"byte {error.start} cannot be read as UTF-8"
+    else:
+        why = "it has half of a surrogate pair, which is no character"
+    return MalformedBody(f"{what} is not JSON: {why}", hint="Send one JSON value in UTF-8.")
 
 
 def shown(value: object, most_chars: int = 80) -> str:
