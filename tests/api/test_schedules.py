@@ -104,7 +104,7 @@ def test_what_is_not_there_and_what_is_said_twice(service: Service) -> None:
     ("body", "status", "slug"),
     [
         ({}, 422, "invalid"),
-        ({"schedule": "constant"}, 422, "invalid"),
+        ({"schedule": 3}, 422, "invalid"),
         ({"schedule": {"name": "constant"}, "steps": 5}, 422, "invalid"),
         ({"schedule": {"name": "constant"}, "points": 1.5}, 422, "invalid"),
         ({"schedule": {"name": "sequence", "schedules": [[]], "boundaries": [1]}}, 422, "invalid-spec"),
