@@ -20,8 +20,8 @@ INTRODUCTION = """\
 A schedule is a closed form of `s`, the updates already applied: the first update has s = 0. It is computed in
 float64, with the same bits on every machine, and the learning rate it gave stands in every receipt. `lr` is
 the optimizer's. Give a model (or a group) one as `"schedule": {"name": "cosine_decay", "decay_steps": 1000}`.
-Learning rates to plot: `GET /v1/schedules/cosine_decay/preview?decay_steps=1000&lr=0.1&points=20`, or any schedule
-object posted to `/v1/schedules/preview`.
+Learning rates to plot: `GET /v1/schedules/cosine_decay/preview?decay_steps=1000&lr=0.1&points=20`, or
+`POST /v1/schedules/preview` with any schedule object.
 
 This page is generated from the code; `GET /v1/schedules` answers the same as JSON.
 """

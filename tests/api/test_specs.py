@@ -170,7 +170,7 @@ SAID: list[tuple[Json, str, str]] = [
             "parameters": W,
             "schedule": {"name": "sequence", "schedules": [], "boundaries": []},
         },
-        "schedule.schedules is an empty list; allowed: a list of 1 to 100 objects.",
+        "schedule.schedules is an empty list; allowed: a list of 2 to 100 objects.",
         "",
     ),
     (
@@ -179,7 +179,7 @@ SAID: list[tuple[Json, str, str]] = [
             "parameters": W,
             "schedule": {"name": "sequence", "schedules": [{"name": "constant"}], "boundaries": [5]},
         },
-        "schedule.schedules is a list of 1; allowed: a list of 2, one more than boundaries.",
+        "schedule.schedules is a list of 1; allowed: a list of 2 to 100 objects.",
         "",
     ),
 ]

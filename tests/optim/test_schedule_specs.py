@@ -90,7 +90,7 @@ REFUSALS: list[tuple[Json, str, str]] = [
         "pct_start",
     ),
     ({"name": "warmup_cosine", "warmup_steps": 5, "decay_steps": 5}, "decay_steps", "above warmup_steps"),
-    ({"name": "sequence", "schedules": [CONSTANT], "boundaries": [1]}, "schedules", "a list of 2, one more"),
+    ({"name": "sequence", "schedules": [CONSTANT], "boundaries": [1]}, "schedules", "a list of 2 to 100"),
     ({"name": "sequence", "schedules": [CONSTANT, 1], "boundaries": [1]}, "schedules[1]", "a schedule"),
     (
         {"name": "sequence", "schedules": [CONSTANT, {"name": "plateau"}], "boundaries": [1]},

@@ -49,7 +49,8 @@ def detail_of(found: Found, path: str) -> str:
     """What is wrong with the field, what was got and what is expected."""
     if found["type"] == "missing":
         return f"{path} is missing"
-    expected = _EXPECTED.get(found["type"], str(found["msg"])).format(**found.get("ctx", {}))
+    told = _EXPECTED.get(found["type"])
+    expected = str(found["msg"]) if told is None else told.format(**found.get("ctx", {}))
     return f"{path or 'the body'} is {_shown(found['input'])}; expected {expected}"
 
 
