@@ -165,3 +165,19 @@ def test_every_rule_and_preset_can_be_created_and_trained(new: Model, rule: str,
     high, low = new.pull()["w"][0]
     assert high < 1.0
     assert low > -1.0
+
+
+def test_a_model_that_is_there_already_is_told_by_what_differs(new: Model) -> None:
+    new.create({"w": [1.0]}, SGD)
+    spec = {"optimizer": {"rule": "adam"}, "sync": "bsp", "parameters": {"w": [1.0]}}
+    problem = refused(new.send("PUT", "", spec), 409, "model-exists")
+    assert problem["differs"] == ["optimizer", "sync"]
+    assert "what differs is optimizer, sync" in problem["detail"]
+    others = refused(new.send("PUT", "", {"optimizer": SGD, "parameters": {"w": [2.0]}}), 409, "model-exists")
+    assert others["differs"] == [] and "other initial values" in others["detail"]
+
+
+def test_a_gap_is_told_by_who_left_it(model: Model) -> None:
+    problem = refused(model.push({"b": [1.0, 2.0, 3.0]}, worker="w", sequence=5), 409, "sequence-gap")
+    assert problem["detail"] == "worker 'w' sent sequence 5; expected 1"
+    assert (problem["worker"], problem["got"], problem["expected"]) == ("w", 5, 1)

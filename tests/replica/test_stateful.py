@@ -135,7 +135,7 @@ class Ledger(RuleBasedStateMachine):
         last = self.plain.last.get(worker, 0)
         with pytest.raises(SequenceGap) as caught:
             self.world.push(self.name, gradient, replica, worker=worker, sequence=last + ahead)
-        assert caught.value.facts == {"expected": last + 1}
+        assert caught.value.facts == {"worker": worker, "got": last + ahead, "expected": last + 1}
 
     @rule(
         replica=REPLICAS,
@@ -245,7 +245,7 @@ class Ledger(RuleBasedStateMachine):
         last = self.plain.last.get(worker, 0)
         if sequence > last + 1:
             assert isinstance(answer, SequenceGap)
-            assert answer.facts == {"expected": last + 1}
+            assert answer.facts == {"worker": worker, "got": sequence, "expected": last + 1}
         elif sequence == last + 1:
             assert isinstance(answer, Answer)
             pushed = self._apply(worker, sequence, gradient)

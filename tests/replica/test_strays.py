@@ -83,7 +83,7 @@ def test_behind_a_push_without_room_the_same_worker_s_next_is_a_gap() -> None:
         sky.log.say()
         full, gap, fine = await down(*heard)
         assert isinstance(full, StoreFull)
-        assert isinstance(gap, SequenceGap) and gap.facts == {"expected": 1}
+        assert isinstance(gap, SequenceGap) and gap.facts["expected"] == 1
         assert isinstance(fine, Answer)
         assert (fine.receipt.offset, fine.receipt.step, sky.sum) == (2, 1, 4)
         assert sky.free and not sky.mailbox.busy

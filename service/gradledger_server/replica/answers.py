@@ -34,7 +34,7 @@ def answer_of(
 ) -> Answer | GradledgerError:
     """The answer to a draft whose outcome has been played, or why there is none."""
     if not isinstance(result, Appended | Seen):
-        return refusal(playback.name, result)
+        return refusal(playback.name, result, draft)
     receipt = playback.receipts.get(result.chain) if isinstance(result, Appended) else None
     try:
         receipt = receipt or draft.known(playback.model)
@@ -43,17 +43,24 @@ def answer_of(
     if receipt is None and isinstance(result, Appended) and draft.identity is None:
         receipt = draft.bare_receipt(playback.model, result.offset)
     if receipt is None and draft.push.key is not None:  # it was just forgotten, and is new the next time
-        return refusal(playback.name, result)
+        return refusal(playback.name, result, draft)
     if receipt is None:
         return ModelQuarantined(f"the log of model {playback.name!r} knows a push that its state does not")
     rows = touched_rows(playback.model, draft.gradient)
     return Answer(receipt, isinstance(result, Seen), published, rows)
 
 
-def refusal(model: str, result: Outcome) -> GradledgerError:
+def refusal(model: str, result: Outcome, draft: Draft | None = None) -> GradledgerError:
     """What to say of an outcome that is no append."""
     if isinstance(result, Gap):
-        return SequenceGap(f"the next sequence of this worker is {result.expected}", expected=result.expected)
+        assert draft is not None, "only pushes are numbered"
+        worker, sequence = draft.push.worker, draft.push.sequence
+        return SequenceGap(
+            f"worker {worker!r} sent sequence {sequence}; expected {result.expected}",
+            worker=worker,
+            got=sequence,
+            expected=result.expected,
+        )
     if isinstance(result, Gone):
         return ModelNotFound(f"model {model!r} was deleted")
     return Conflict("the push could not be appended", hint="Repeat the same request.")

@@ -79,8 +79,8 @@ class Draft(NamedTuple):
                 step=model.step,
             )
         if model.missing:
-            some = ", ".join(sorted(model.missing)[:5])
-            return ParametersMissing(f"{len(model.missing)} tensors have no values yet: {some}")
+            some = ", ".join(sorted(model.missing)[:5]) + ", …" * (len(model.missing) > 5)
+            return ParametersMissing(f"these tensors have no values yet: {some}")
         return arrivals.objection(model, self.push)
 
 

@@ -83,7 +83,7 @@ class Hot(Sight):
                         or_raise(answer_of(self.playback, self.published, draft, result)) if draft else None
                     )
                 if not isinstance(result, Moved | Seen):
-                    raise refusal(self.name, result)
+                    raise refusal(self.name, result, draft)
         raise Conflict("other replicas kept changing the model", hint="Repeat the request.")
 
     def push_if(self, draft: Draft, if_match: str) -> Answer:

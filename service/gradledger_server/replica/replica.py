@@ -115,7 +115,7 @@ class Replica:
             except ModelNotFound:  # somebody deleted it in between: the name is free again
                 continue
             if not made and mailbox.hot.model.origin != await self.thread(lambda: origin(entry)):
-                raise ModelExists(f"model {name!r} exists with another spec", model=name)
+                raise _exists(name, entry.spec, mailbox.hot.model.spec.json)
             return mailbox, made
 
     def _begin(
@@ -271,3 +271,10 @@ class Replica:
 async def _looked(mailbox: Mailbox) -> Mailbox:
     await mailbox.look()
     return mailbox
+
+
+def _exists(name: str, asked: Json, there: Json) -> ModelExists:
+    """The refusal of a creation under a name that means another model."""
+    others = [field for field in asked if asked[field] != there.get(field)]
+    differs = "another spec: what differs is " + ", ".join(others) if others else "other initial values"
+    return ModelExists(f"model {name!r} exists with {differs}", model=name, differs=others)
