@@ -47,8 +47,9 @@ def test_the_run_with_python_finds_the_minimum(service: Service) -> None:
 
 
 def test_the_clients_own_page_trains_and_computes_meanwhile(own_service: Service) -> None:
-    plain, ahead = (text for text in blocks("python", CLIENT) if "Client(" in text)  # the others are parts
+    plain, fewer, ahead = blocks("python", CLIENT)
     assert run(sys.executable, "-c", text=plain, service=own_service).startswith("100 0 ")
+    assert run(sys.executable, "-c", text=fewer, service=own_service) == "100 1.0\n"
     assert run(sys.executable, "-c", text=ahead, service=own_service).startswith("10 1 "), "a step stale each"
 
 
