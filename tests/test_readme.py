@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gradledger_server.api.telemetry import Metrics
 from tests.service import Service
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -64,3 +65,11 @@ def test_the_stops_it_lists_open_the_docstrings_of_their_modules() -> None:
     for number, _, module in stops:
         source = (Path(__file__).parents[1] / "service/gradledger_server" / module).read_text()
         assert number in source, f"{module} does not name stop {number}"
+
+
+def test_it_lists_every_metric() -> None:
+    told = {metric.name for metric in Metrics().registry.collect()}
+    listed = re.findall(r"^\| `(gradledger_\w+)` \|", README, re.MULTILINE)
+    assert {name.removesuffix("_total") for name in listed} == {
+        name for name in told if name.startswith("gradledger_")
+    }

@@ -35,6 +35,7 @@ class GradledgerError(Exception):
     """The root. `tries` is how often the request was sent, `request_id` what the service's log calls it."""
 
     transient: ClassVar[bool] = False  # may the same request succeed a little later?
+    hint: ClassVar[str] = ""  # the next move, where the service has not said one
 
     def __init__(
         self,
@@ -56,20 +57,22 @@ class GradledgerError(Exception):
     def __str__(self) -> str:
         """What went wrong, how often it was tried, and what to do about it."""
         tried = "" if self.tries == 1 else f" ({self.tries} tries)"
-        hint = self.problem.get("hint")
-        return f"{self.detail}{tried}" + (f". {hint}" if hint else "")
+        hint = self.problem.get("hint") or self.hint
+        return f"{self.detail.rstrip('.')}{tried}. {hint}" if hint else f"{self.detail}{tried}"
 
 
 class ConnectionFailed(GradledgerError):
     """No answer came in the time allowed for retries. The next push first asks what the service knows."""
 
     transient = True
+    hint = "Is the service running, and is this its address?"
 
 
 class CertificateRefused(ConnectionFailed):
     """The TLS handshake failed, which waiting does not mend."""
 
     transient = False
+    hint = "A service without TLS has an address with http://; one with it needs a certificate known here."
 
 
 class MalformedAnswer(GradledgerError):

@@ -17,7 +17,12 @@ Form = Wire | Residual | None  # None: as they are
 
 
 def encoded(grads: Gradients, form: Form = None, order: Sequence[str] = ()) -> Body:
-    """The body that brings them, its tensors in the service's `order` where that is known."""
+    """The body that brings them, its tensors in the service's `order` where that is known.
+
+    Raises TypeError for what is no mapping.
+    """
+    if not isinstance(grads, Mapping):
+        raise TypeError(f"got {type(grads).__name__}; expected arrays by tensor name, such as {{'w': array}}")
     if form is None:
         return Body(tensors.MEDIA_TYPE, tensors.encode(spread(grads), order))
     arrays = form.compressed(grads) if isinstance(form, Residual) else compressed(grads, form)

@@ -177,3 +177,22 @@ def test_something_else_behind_the_url_is_noticed(faulty: Service, client: Clien
         client.model("demo").pull()
     with pytest.raises(MalformedAnswer):
         Receipt.from_json({"fate": "applied"})
+
+
+def test_a_failure_says_the_next_move_in_a_sentence_of_its_own() -> None:
+    unknown = problem_from(
+        404, b'{"detail": "There is no rule.", "hint": "Did you mean \'adam\'?"}', None, 0.0
+    )
+    assert str(unknown) == "There is no rule. Did you mean 'adam'?"
+    with pytest.raises(ConnectionFailed, match=r"127\.0\.0\.1:1.*\)\. Is the service running"):
+        Client("http://127.0.0.1:1", retry_for_s=0).models()
+
+
+def test_gradients_without_names_are_refused(client: Client) -> None:
+    with pytest.raises(TypeError, match="got ndarray; expected arrays by tensor name"):
+        client.model("any").push(np.ones(3))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("path", ["/v1", "/v1/"])
+def test_an_address_may_be_that_of_the_api(client: Client, path: str) -> None:
+    assert Client(client.url + path).models() == client.models()

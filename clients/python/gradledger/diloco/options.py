@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any, TypedDict, get_args
 
 from gradledger.client import Client
@@ -46,8 +47,23 @@ class Options(TypedDict, total=False):
     patience_s: float | None
 
 
+def require_known(options: Mapping[str, Any]) -> None:
+    """Raises TypeError for an option there is none of, one that is missing, and what is no client."""
+    for name in options.keys() - Options.__annotations__.keys():
+        close = get_close_matches(name, Options.__annotations__, 1)
+        raise TypeError(f"there is no option {name!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
+    for name in ("client", "name", "every"):
+        if name not in options:
+            raise TypeError(f"the option {name!r} is missing")
+    if not isinstance(options["client"], Client):
+        got = type(options["client"]).__name__
+        raise TypeError(f"client is of type {got}; expected a gradledger.Client, such as Client('http://…')")
+
+
 def require_sense(options: Options) -> None:
     """Raises ValueError for what does not fit together."""
+    if options["every"] < 1:
+        raise ValueError(f"every is {options['every']}; expected how many inner steps, 1 or more")
     every, fragments = options["every"], options.get("fragments", 1)
     overlap, mixing = options.get("overlap", 0), options.get("mixing", 0.0)
     if not 1 <= fragments <= every:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from gradledger.diloco.division import divide, groups_within, model_name, refuse_idle_groups
 from gradledger.diloco.fragment import Fragment, Sent, Settled
 from gradledger.diloco.local import Arrays, Local
-from gradledger.diloco.options import NESTEROV, Options, require_sense
+from gradledger.diloco.options import NESTEROV, Options, require_known, require_sense
 from gradledger.errors import ModelExists
 from gradledger.receipt import Receipt
 from gradledger.tensors import Params
@@ -36,10 +36,12 @@ class OuterLoop:
     """A context manager: it creates the model or takes it as it is, joins, pulls; at the end it leaves.
 
     `local` are the parameters to train, as arrays or wherever they live; the rest is in `Options`. Raises
-    ValueError for options that do not fit, ModelExists if the model is there with another spec or division.
+    TypeError for options that there are none of or that are missing, ValueError for what does not fit,
+    ModelExists if the model is there with another spec or division.
     """
 
     def __init__(self, local: Local | Mapping[str, NDArray[Any]], **options: Unpack[Options]) -> None:
+        require_known(options)
         require_sense(options)
         self.local: Local = Arrays(local) if isinstance(local, Mapping) else local
         self.worker = options.get("worker") or f"w-{secrets.token_hex(8)}"
@@ -51,6 +53,7 @@ class OuterLoop:
         self._patience_s = options.get("patience_s")
         self._options = options
         self._leaving = ExitStack()
+        self._takes_part = False
 
     def __enter__(self) -> Self:
         with ExitStack() as undo:
@@ -63,11 +66,13 @@ class OuterLoop:
                 pulled = fragment.begin(membership)
                 self._write(fragment, pulled, pulled)
             self._leaving = undo.pop_all()
+        self._takes_part = True
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._takes_part = False
         if error is not None:
             self._leaving.__exit__(kind, error, trace)
             return
@@ -81,8 +86,9 @@ class OuterLoop:
         A push is weighted by what was said since the last one of its fragment. Raises the service's refusals,
         ValueError for numbers that cannot be compressed, and ConnectionFailed when the service did not answer
         in the time allowed for retries. In each case the local parameters are what they were and nothing is
-        lost: go on with the next inner step if you like.
+        lost: go on with the next inner step if you like. Raises RuntimeError outside the `with` block.
         """
+        self._require_part()
         if not 0 <= weight < math.inf:
             raise ValueError(f"weight is {weight}; expected how many tokens or examples, 0 or more")
         self.inner_step += 1
@@ -98,7 +104,9 @@ class OuterLoop:
         """A round of every fragment now, whoever's turn it is: for the end of a training.
 
         All workers should call it; whoever does not is waited for until its next turn, or until it leaves.
+        Raises RuntimeError outside the `with` block.
         """
+        self._require_part()
         receipts = []
         for fragment in sorted(self.fragments, key=lambda each: each.reach):
             receipts += self._take_in(fragment)
@@ -106,6 +114,12 @@ class OuterLoop:
                 fragment.push(self.local.read(fragment.names), due=self.inner_step)
                 receipts += self._take_in(fragment)
         return receipts
+
+    def _require_part(self) -> None:
+        if not self._takes_part:
+            raise RuntimeError(
+                "this worker takes no part: train within `with` the loop, which joins and leaves"
+            )
 
     def _is_turn(self) -> bool:
         parts = len(self.fragments)

@@ -172,11 +172,39 @@ def test_a_refusal_leaves_local_work_and_weight_as_they_were(running: Client, na
         ({"mixing": 0.5}, "mixing is 0.5"),
         ({"wire": "int4"}, "wire is 'int4'"),
         ({"overlap": 1, "mixing": 1.5}, "mixing is 1.5"),
+        ({"every": 0}, "every is 0"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(running: Client, options: Any, word: str) -> None:
     with pytest.raises(ValueError, match=word):
-        OuterLoop(start(), client=running, name="none", every=5, **options)
+        OuterLoop(start(), **{"client": running, "name": "none", "every": 5, **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"fragmets": 2}, "'fragmets'; did you mean 'fragments'"),
+        ({"zzz": 2}, "no option 'zzz'$"),
+        ({"every": ...}, "'every' is missing"),
+        ({"client": "http://127.0.0.1:8000"}, "client is of type str"),
+    ],
+)
+def test_options_there_are_none_of_are_refused(running: Client, options: Any, word: str) -> None:
+    given = {"client": running, "name": "none", "every": 5, **options}
+    with pytest.raises(TypeError, match=word):
+        OuterLoop(start(), **{name: value for name, value in given.items() if value is not ...})
+
+
+def test_who_takes_no_part_cannot_go_on_unnoticed(running: Client, name: str) -> None:
+    """Its steps would never be synchronised."""
+    outer = OuterLoop(start(), client=running, name=name, every=1)
+    with pytest.raises(RuntimeError, match="takes no part"):
+        outer.step()
+    with outer:
+        assert len(outer.step()) == 1
+    for call in (outer.step, outer.synchronize):
+        with pytest.raises(RuntimeError, match="takes no part"):
+            call()
 
 
 @pytest.mark.parametrize("weight", [-1.0, np.inf, np.nan])
