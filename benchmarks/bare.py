@@ -56,7 +56,8 @@ class Bare:
         self.line.connect(path)
         self.replies = hiredis.Reader()
         self.ask(("SCRIPT", "LOAD", scripts.commit.text))
-        self.ask(scripts.commit(NAMES, "first", b"{}", b"", "", 1, "any", 10_000, "", 0))
+        deadline_ms = 1000 * (int(time.time()) + 60)
+        self.ask(scripts.commit(NAMES, "first", b"{}", b"", "", 1, "any", 10_000, "", 0, deadline_ms))
 
     def ask(self, command: Command) -> Any:
         self.line.sendall(b"".join(pack([command])))
