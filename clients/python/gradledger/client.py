@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from gradledger.errors import ModelExists
+from gradledger.gradients import require_names
 from gradledger.model import Model
 from gradledger.rows import Table
 from gradledger.tensors import dtype_name
@@ -56,6 +57,7 @@ class Client:
         `transforms`, `sync` and `guard` as the API has them. With `exist_ok` a model of the same spec is
         taken as it is, so that many workers may create it; of another spec it raises ModelExists.
         """
+        require_names(params)
         tables = {key: value for key, value in params.items() if isinstance(value, Table)}
         arrays = {key: np.asarray(value) for key, value in params.items() if not isinstance(value, Table)}
         shapes: dict[str, Any] = {

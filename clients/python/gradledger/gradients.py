@@ -21,8 +21,7 @@ def encoded(grads: Gradients, form: Form = None, order: Sequence[str] = ()) -> B
 
     Raises TypeError for what is no mapping.
     """
-    if not isinstance(grads, Mapping):
-        raise TypeError(f"got {type(grads).__name__}; expected arrays by tensor name, such as {{'w': array}}")
+    require_names(grads)
     if form is None:
         return Body(tensors.MEDIA_TYPE, tensors.encode(spread(grads), order))
     arrays = form.compressed(grads) if isinstance(form, Residual) else compressed(grads, form)
@@ -30,8 +29,15 @@ def encoded(grads: Gradients, form: Form = None, order: Sequence[str] = ()) -> B
 
 
 def copied(grads: Gradients) -> dict[str, ArrayLike | Rows]:
-    """The same numbers in memory of their own."""
+    """The same numbers in memory of their own. Raises TypeError for what is no mapping."""
+    require_names(grads)
     return {
         name: Rows(given.ids.copy(), given.values.copy()) if isinstance(given, Rows) else np.array(given)
         for name, given in grads.items()
     }
+
+
+def require_names(given: object) -> None:
+    """Raises TypeError for what is no mapping: one array alone, as a rule."""
+    if not isinstance(given, Mapping):
+        raise TypeError(f"got {type(given).__name__}; expected arrays by tensor name, such as {{'w': array}}")

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -189,8 +190,16 @@ def test_a_failure_says_the_next_move_in_a_sentence_of_its_own() -> None:
 
 
 def test_gradients_without_names_are_refused(client: Client) -> None:
-    with pytest.raises(TypeError, match="got ndarray; expected arrays by tensor name"):
-        client.model("any").push(np.ones(3))  # type: ignore[arg-type]
+    given: Any = np.ones(3)
+    model = client.model("any")
+    for call in (
+        lambda: model.push(given),
+        lambda: model.push(given, wire="int8"),
+        lambda: model.push_async(given, copy=True).result(5),
+        lambda: client.create("any", given, "sgd"),
+    ):
+        with pytest.raises(TypeError, match="got ndarray; expected arrays by tensor name"):
+            call()
 
 
 @pytest.mark.parametrize("path", ["/v1", "/v1/"])
