@@ -86,7 +86,7 @@ class Client:
         return list(self._transport.send("GET", "/v1/optimizers").json()["optimizers"])
 
     def close(self) -> None:
-        """Closes the idle connections."""
+        """Closes the connections, those in use when they are done. Later calls raise ClientClosed."""
         self._transport.close()
 
     def __enter__(self) -> Client:

@@ -2,6 +2,8 @@
 
     GradledgerError
     ├── ConnectionFailed            no answer came; a push may or may not have counted
+    │   └── HandshakeFailed ─ CertificateRefused    not retried: waiting does not mend it
+    ├── ClientClosed                asked after its end; nothing was sent
     ├── MalformedAnswer             what answered does not speak Gradledger
     └── Problem                     the service said no (application/problem+json)
         ├── Refused                      the request is wrong; nothing happened
@@ -68,11 +70,26 @@ class ConnectionFailed(GradledgerError):
     hint = "Is the service running, and is this its address?"
 
 
-class CertificateRefused(ConnectionFailed):
-    """The TLS handshake failed, which waiting does not mend."""
+class HandshakeFailed(ConnectionFailed):
+    """TLS did not come about, which waiting does not mend."""
 
     transient = False
-    hint = "A service without TLS has an address with http://; one with it needs a certificate known here."
+    hint = "If the service speaks no TLS there, its address begins with http://."
+
+
+class CertificateRefused(HandshakeFailed):
+    """What answered did not prove that it is the service."""
+
+    hint = (
+        "Its certificate must bear the host's name as in the address, and an authority known here must have "
+        "signed it: SSL_CERT_FILE names a file of them."
+    )
+
+
+class ClientClosed(GradledgerError):
+    """The client was closed, and its models with it."""
+
+    hint = "Go on within its `with` block, or make a new Client."
 
 
 class MalformedAnswer(GradledgerError):

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import quote
 
-from gradledger.errors import ConnectionFailed, GradledgerError, MalformedAnswer, ModelNotFound
+from gradledger.errors import ClientClosed, ConnectionFailed, GradledgerError, MalformedAnswer, ModelNotFound
 from gradledger.transport import Body, Transport
 
 BEATS_PER_LEASE = 3
@@ -57,7 +57,8 @@ class Membership:
             self._transport.send("DELETE", self._path)
 
     def keep_alive(self) -> None:
-        """Begins to renew the lease in the background, until the worker leaves or the model is gone."""
+        """Begins to renew the lease in the background, until the worker leaves, the model is gone, or the
+        client is closed."""
         if self._pulse is None:
             self._pulse = threading.Thread(target=self._beat, name=f"lease of {self.worker}", daemon=True)
             self._pulse.start()
@@ -66,7 +67,7 @@ class Membership:
         while not self._left.wait(self.lease_s / BEATS_PER_LEASE):
             try:
                 self._transport.send("PUT", self._path, retry_for_s=0.0)  # the next beat is the retry
-            except ModelNotFound:
+            except (ModelNotFound, ClientClosed):
                 return
             except GradledgerError:
                 continue
@@ -79,6 +80,9 @@ class Membership:
     ) -> None:
         try:
             self.leave()
-        except ConnectionFailed:  # the lease will run out by itself; what went wrong before matters more
+        except (
+            ConnectionFailed,
+            ClientClosed,
+        ):  # the lease will run out by itself; what went wrong before matters more
             if error is None:
                 raise

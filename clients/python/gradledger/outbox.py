@@ -89,6 +89,7 @@ class Outbox:
             future.set_result(finished)
 
     def _sequence(self) -> int:
+        self._transport.require_open()  # a push that has its name is sent, also if the end comes before it is
         return self._worker.next(self._last_sequence)
 
     def _send(self, push: Push, sequence: int) -> Answer:
@@ -102,6 +103,7 @@ class Outbox:
                 body=push.body,
                 wait_s=push.wait_s,
                 landing=push.landing,
+                begun=True,
             )
         except BaseException:
             self._worker.doubt()

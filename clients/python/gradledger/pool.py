@@ -27,7 +27,9 @@ class Pool:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         if parts.scheme not in PORTS or not _is_host(parts.hostname):
             raise ValueError(f"the service's address is {url!r}, expected one like 'http://127.0.0.1:8000'")
-        self.prefix = quote(parts.path.rstrip("/").removesuffix("/v1"), safe="/%")  # each request has its /v1
+        # Each request has its /v1. An address that ends in it is meant as well as one that does not.
+        self.prefix = quote(parts.path.rstrip("/").removesuffix("/v1"), safe="/%")
+        self.url = f"{parts.scheme}://{parts.netloc}{self.prefix}"
         port = PORTS[parts.scheme] if parts.port is None else parts.port
         self._host, self._port, self._connect_s = str(parts.hostname), port, connect_s
         self._terms = _terms() if parts.scheme == "https" else None

@@ -23,7 +23,15 @@ from numpy.typing import NDArray
 
 from gradledger.answer import Answer, Stream, receive
 from gradledger.connection import Connection
-from gradledger.errors import CertificateRefused, ConnectionFailed, GradledgerError, Problem, problem_from
+from gradledger.errors import (
+    CertificateRefused,
+    ClientClosed,
+    ConnectionFailed,
+    GradledgerError,
+    HandshakeFailed,
+    Problem,
+    problem_from,
+)
 from gradledger.landing import Landing
 from gradledger.memory import Memory
 from gradledger.patience import Patience
@@ -53,18 +61,21 @@ class Transport:
     """A pool of connections to one service. Threads may share it; so may a fork, which gets its own pool."""
 
     def __init__(self, url: str, *, timeout_s: float, retry_for_s: float, headers: Mapping[str, str]) -> None:
-        self.url, self._given = url.rstrip("/"), url
+        self._url = url
         self._timeout_s = timeout_s
         self._retry_for_s = retry_for_s
         self._headers = {"User-Agent": f"gradledger-python/{__version__}", **headers}
         self._memory = Memory()
+        self._closed = False
         self._open()
 
     def _open(self) -> None:
-        self._pool = Pool(self._given, self._timeout_s)
+        self._pool = Pool(self._url, self._timeout_s)
         self._pid = os.getpid()
 
     def close(self) -> None:
+        """What is begun comes to its end; nothing else begins after it."""
+        self._closed = True
         self._pool.close()
         self._memory.clear()
 
@@ -79,13 +90,17 @@ class Transport:
         wait_s: float = 0.0,
         retry_for_s: float | None = None,
         landing: Landing | None = None,
+        begun: bool = False,
     ) -> Answer:
         """Answers 2xx and 304; raises the typed error for everything else.
 
+        After the end that is ClientClosed, unless it was `begun` before it.
         The tensors of a 200 go to the `landing` if there is one, from the beginning at each try.
         `wait_s` is how long the service was asked to take its time. No try begins later than that and
         `retry_for_s` (by default the transport's) after the first.
         """
+        if not begun:
+            self.require_open()
         target = path + ("?" + urlencode(query) if query else "")
         patience = self.patience(wait_s, retry_for_s)
         while True:
@@ -103,6 +118,7 @@ class Transport:
 
         Raises like `send`; while it is read, HTTPException and OSError say that it broke.
         """
+        self.require_open()
         connection = self._connections().take()
         try:
             response = self._ask(connection, "GET", path, headers, None, quiet_s)
@@ -140,6 +156,11 @@ class Transport:
             return Answer(response.status, response.headers, received, tries, asked_ms, read_ms)
         raise _refusal(response, received)
 
+    def require_open(self) -> None:
+        """Raises ClientClosed after the end."""
+        if self._closed:
+            raise ClientClosed(f"the client of {self._pool.url} is closed")
+
     def _connections(self) -> Pool:
         if self._pid != os.getpid():
             self._open()
@@ -163,10 +184,17 @@ class Transport:
         )
 
     def _broken(self, method: str, target: str, error: Exception) -> ConnectionFailed:
-        cut = (ssl.SSLEOFError, ssl.SSLZeroReturnError)  # in the middle of TLS, which can be mended
-        refused = isinstance(error, ssl.SSLError) and not isinstance(error, cut)
-        kind = CertificateRefused if refused else ConnectionFailed
-        return kind(f"{method} {self.url}{target}: no answer ({type(error).__name__}: {_line(error)})")
+        kind, why = _kind(error), f"{type(error).__name__}: {_line(error)}"
+        return kind(f"{method} {self._pool.url}{target}: no answer ({why})")
+
+
+def _kind(error: Exception) -> type[ConnectionFailed]:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return CertificateRefused
+    cut = (ssl.SSLEOFError, ssl.SSLZeroReturnError)  # in the middle of TLS, which can be mended
+    if isinstance(error, ssl.SSLError) and not isinstance(error, cut):
+        return HandshakeFailed
+    return ConnectionFailed
 
 
 def _line(error: Exception) -> str:

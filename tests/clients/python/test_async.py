@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
-from threading import Event
+from threading import Event, Thread
 from typing import Any
 
 import numpy as np
 import pytest
 
-from gradledger import Model, Params, Receipt, errors
+from gradledger import Client, Model, Params, Receipt, errors
 from tests.clients.python.faulty import LR, Service
 
 Pushed = Future[tuple[Params, Receipt]]
@@ -89,3 +89,21 @@ def test_it_reads_into_given_arrays(model: Model) -> None:
         assert params["w"] is rooms[turn % 2]["w"]
         assert (receipt.staleness, params["w"].tolist()) == (0, [-LR * (turn + 1)] * 4)
     assert rooms[0]["w"].tolist() == [-LR * 3] * 4, "the other one is left alone"
+
+
+def test_what_is_begun_is_sent_also_if_the_client_ends_first(
+    client: Client, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has its name, and whoever leaves the `with` block at once means it as much as others."""
+    closed = Event()
+
+    class Late(Thread):
+        def run(self) -> None:
+            assert closed.wait(10)
+            super().run()
+
+    monkeypatch.setattr("gradledger.outbox.threading.Thread", Late)
+    pushed = model.push_async(gradient())
+    client.close()
+    closed.set()
+    assert pushed.result(10)[1].step == 1

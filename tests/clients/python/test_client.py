@@ -185,8 +185,11 @@ def test_a_failure_says_the_next_move_in_a_sentence_of_its_own() -> None:
         404, b'{"detail": "There is no rule.", "hint": "Did you mean \'adam\'?"}', None, 0.0
     )
     assert str(unknown) == "There is no rule. Did you mean 'adam'?"
-    with pytest.raises(ConnectionFailed, match=r"127\.0\.0\.1:1.*\)\. Is the service running"):
-        Client("http://127.0.0.1:1", retry_for_s=0).models()
+    for url in ("http://127.0.0.1:1", "http://127.0.0.1:1/v1", "127.0.0.1:1/"):
+        with pytest.raises(
+            ConnectionFailed, match=r"GET http://127\.0\.0\.1:1/v1/models: .*\)\. Is the service running"
+        ):
+            Client(url, retry_for_s=0).models()
 
 
 def test_gradients_without_names_are_refused(client: Client) -> None:
@@ -205,3 +208,23 @@ def test_gradients_without_names_are_refused(client: Client) -> None:
 @pytest.mark.parametrize("path", ["/v1", "/v1/"])
 def test_an_address_may_be_that_of_the_api(client: Client, path: str) -> None:
     assert Client(client.url + path).models() == client.models()
+
+
+def test_after_its_end_nothing_is_sent(faulty: Service, client: Client) -> None:
+    model = client.create("demo", PARAMS, "sgd")
+    with Client(faulty.url) as closed:
+        over = closed.model("demo")
+        over.pull()
+    asked = len(faulty.seen)
+    for call in (
+        closed.models,
+        over.pull,
+        over.join,
+        lambda: next(over.events()),
+        lambda: over.push({"w": np.ones(3, np.float32)}),
+        lambda: over.push_async({"w": np.ones(3, np.float32)}).result(5),
+    ):
+        with pytest.raises(errors.ClientClosed, match=rf"{faulty.url} is closed\. Go on within its `with`"):
+            call()
+    assert len(faulty.seen) == asked
+    assert model.push({"w": np.ones(3, np.float32)})[1].step == 1, "another client's end is its own"

@@ -14,7 +14,14 @@ import numpy as np
 import pytest
 
 from gradledger import Client
-from gradledger.errors import BodyTooLarge, CertificateRefused, ConnectionFailed, MalformedAnswer, Refused
+from gradledger.errors import (
+    BodyTooLarge,
+    CertificateRefused,
+    ConnectionFailed,
+    HandshakeFailed,
+    MalformedAnswer,
+    Refused,
+)
 from gradledger.pool import KEPT, Pool
 from tests.clients.python.speaking import Story, answer, body, head, speaking
 from tests.service import Service
@@ -256,7 +263,10 @@ def test_a_certificate_is_checked(
 
     with speaking(twice(asked), terms) as port:
         began = time.monotonic()
-        with Client(f"https://localhost:{port}") as client, pytest.raises(CertificateRefused):
+        with (
+            Client(f"https://localhost:{port}") as client,
+            pytest.raises(CertificateRefused, match="SSL_CERT_FILE"),
+        ):
             client.models()
         assert time.monotonic() - began < 10, "another try would not help"
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
@@ -270,6 +280,18 @@ def test_a_certificate_is_checked(
             pytest.raises(CertificateRefused, match=r"127\.0\.0\.1"),
         ):
             client.models()
+
+
+def test_a_service_without_tls_is_told_from_one_with_a_certificate_nobody_knows(service: Service) -> None:
+    with (
+        Client(service.url.replace("http://", "https://")) as client,
+        pytest.raises(
+            HandshakeFailed, match="speaks no TLS there, its address begins with http://"
+        ) as caught,
+    ):
+        client.models()
+    assert caught.value.tries == 1, "another try would not help"
+    assert not isinstance(caught.value, CertificateRefused)
 
 
 def test_a_refusal_is_heard_over_tls_as_well(

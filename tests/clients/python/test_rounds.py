@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -147,3 +148,15 @@ def test_a_retry_keeps_its_patience(faulty: Faulty, client: Client) -> None:
     assert receipt.replayed and faulty.models["demo"].step == 1
     tries = faulty.pushes()
     assert len(tries) == 3 and all(each == tries[0] for each in tries)
+
+
+def test_a_heartbeat_ends_with_the_client(service: Service) -> None:
+    with Client(service.url) as client:
+        membership = model(client, lease_s=0.3).join(heartbeat=True)
+    pulse = next(each for each in threading.enumerate() if each.name == f"lease of {membership.worker}")
+    pulse.join(10)
+    assert not pulse.is_alive()
+    with pytest.raises(errors.ClientClosed):
+        membership.renew()
+    with pytest.raises(KeyError), membership:  # that it cannot leave matters less
+        raise KeyError
