@@ -13,6 +13,7 @@ from gradledger_server.optim.hyperparameters import (
     Rate,
     Slope,
     Steps,
+    Unit,
 )
 
 
@@ -27,7 +28,7 @@ def exponential_decay(
 
 
 def natural_exp_decay(
-    s: int, *, lr: Rate, decay_rate: Exponent, decay_steps: Steps, staircase: bool = False
+    s: int, *, lr: Rate, decay_rate: Exponent, decay_steps: Unit, staircase: bool = False
 ) -> float:
     """Shrinks by e^decay_rate in every decay_steps updates. TF1, tf.train.natural_exp_decay.
 
@@ -41,7 +42,7 @@ def inverse_time_decay(
     *,
     lr: Rate,
     decay_rate: Exponent,
-    decay_steps: Steps,
+    decay_steps: Unit,
     power: NonNegative = 1.0,
     staircase: bool = False,
 ) -> float:
