@@ -1,7 +1,8 @@
-"""The README's own commands, run as they stand against a real service."""
+"""The pages' own commands and requests, run as they stand against a real service."""
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from tests.service import Service
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 CLIENT = (Path(__file__).parents[1] / "clients" / "python" / "README.md").read_text()
+TABLES = (Path(__file__).parents[1] / "docs" / "tables.md").read_text()
+TRANSFORMS = (Path(__file__).parents[1] / "docs" / "transforms.md").read_text()
 
 
 def block(language: str) -> str:
@@ -52,6 +55,24 @@ def test_the_clients_own_page_trains_and_computes_meanwhile(own_service: Service
     assert run(sys.executable, "-c", text=plain, service=own_service).startswith("100 0 ")
     assert run(sys.executable, "-c", text=fewer, service=own_service) == "100 1.0\n"
     assert run(sys.executable, "-c", text=ahead, service=own_service).startswith("10 1 "), "a step stale each"
+
+
+def test_a_tables_life_goes_as_its_page_says(service: Service) -> None:
+    for request in blocks("", TABLES)[0].split("\n\n"):
+        asked, body = request.split("\n→")[0].split("\n", 1)
+        method, path = asked.split()
+        answer = service.request(method, path, json.loads(body))
+        assert answer.status in (200, 201), answer.data
+    told = json.loads(answer.data)
+    assert told["step"] == 1
+    assert told["parameters"]["emb#rows"] == [4, 17]
+    assert [len(told["parameters"][name]) for name in ("w", "emb")] == [2, 2]
+
+
+def test_the_transforms_it_shows_make_a_model(service: Service) -> None:
+    answer = service.request("PUT", "/v1/models/transformed", json.loads(blocks("json", TRANSFORMS)[0]))
+    assert answer.status == 201, answer.data
+    assert json.loads(answer.data)["transforms"]["clip_global_norm"]["max_norm"] == 1.0
 
 
 @pytest.mark.parametrize("path", re.findall(r"\]\(([\w/.-]+)\)", README))
