@@ -80,9 +80,7 @@ class Membership:
     ) -> None:
         try:
             self.leave()
-        except (
-            ConnectionFailed,
-            ClientClosed,
-        ):  # the lease will run out by itself; what went wrong before matters more
+        except (ConnectionFailed, ClientClosed):
+            # The lease will run out by itself; what went wrong before matters more.
             if error is None:
                 raise
