@@ -235,7 +235,7 @@ class WrongShape(Invalid):
 
 class WrongDtype(Invalid):
     problem, title = "wrong-dtype", "A tensor's dtype cannot be used here"
-    hint = "Cast it to one that can, such as F32."
+    hint = "Cast it to one that can."
 
 
 class WrongRows(Invalid):

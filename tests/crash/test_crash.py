@@ -80,7 +80,7 @@ def test_nothing_acknowledged_is_lost_or_repeated_however_often_things_are_kille
         retries = sum(worker.retries for its in workers.values() for worker in its)
         slowest_s = max(worker.slowest_s for its in workers.values() for worker in its)
         print(f"\n{ROUNDS} kills: {pushed} pushes, {retries} retries, the slowest took {slowest_s:.1f} s")
-        assert min(pushed.values()) > 10 * ROUNDS
+        assert min(pushed.values()) > 4 * ROUNDS  # they went on between the kills, however slow the machine
         assert retries > ROUNDS
 
         service.kill()  # and once more, for what recovery makes of the whole of it

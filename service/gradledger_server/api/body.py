@@ -16,7 +16,7 @@ HEADER_ALLOWANCE_BYTES = 4 << 20  # what a safetensors header may add to its ten
 _SMALLER: dict[Form, str] = {
     "json": "JSON is for small ones: send tensors as safetensors, which takes a fifth of the bytes.",
     "safetensors": "Send each of the model's tensors once and nothing else; a service started with a larger "
-    "max_body_bytes reads more.",
+    "GRADLEDGER_MAX_BODY_BYTES reads more.",
 }
 
 

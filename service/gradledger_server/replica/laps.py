@@ -6,7 +6,8 @@
               committed together with it are applied
     append    the round trip to the ledger, shared with the pushes that wait together; of a small push that is
               applied meanwhile, what is left of it then
-    apply     its own update, and what readers see of it
+    apply     its own update, and what readers see of it; of a large push that is applied meanwhile, what is
+              left of it when the ledger has answered
     wait      only in a round: it waits for others' pushes
     respond   the answer is made, up to its head; the body travels after that
 
