@@ -11,6 +11,7 @@ from redis.exceptions import ExecAbortError
 
 from gradledger_server.errors import ModelQuarantined, StoreFull, StoreUnavailable
 from gradledger_server.store import Embedded, RedisStore, keys
+from gradledger_server.store.chunks import Row, batches
 from gradledger_server.store.connection import Connection, raise_in_our_words, send
 from gradledger_server.store.contract import Appended, Seen, Trimmed
 from tests.store.conftest import MIB, grow, keys_there, noise, push, record, saved_at
@@ -197,3 +198,12 @@ def test_a_commit_takes_no_longer_when_the_log_is_long(ledger: RedisStore, raw: 
     ledger.append("epoch", [push("entry", noise(16 * MIB))])
     statistics = raw.info("commandstats")["cmdstat_evalsha"]
     assert statistics["usec_per_call"] < 500
+
+
+def test_rows_are_freed_in_batches_that_keep_nobody_waiting() -> None:
+    """In order, none left out, and a row that is too large for any batch has one of its own."""
+    rows = [Row("epoch", f"t{number}", count) for number, count in enumerate((500, 12, 1, 2000, 1))]
+    assert [[row.count for row in batch] for batch in batches(rows)] == [[500, 12], [1], [2000], [1]]
+    assert [row for batch in batches(rows) for row in batch] == rows
+    assert list(batches([])) == []
+    assert Row.parse("epoch", rows[0].group.encode()) == rows[0]
