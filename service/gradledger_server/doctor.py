@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import urllib.request
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from tempfile import TemporaryDirectory, TemporaryFile
+from tempfile import TemporaryDirectory
 
 from gradledger_server.address import listening, url_from_here
 from gradledger_server.errors import GradledgerError
@@ -67,14 +66,9 @@ def _data_dir(settings: Settings) -> Finding:
     path = settings.data_dir.absolute()
     made = [each for each in (path, *path.parents) if not _is_there(each)]
     try:
-        DataDir(path)
-        with TemporaryFile(dir=path):
-            free = shutil.disk_usage(path).free
+        free = DataDir(path).free_bytes()
     except GradledgerError as error:
         return Finding("data directory", False, error.detail, error.advice)
-    except OSError as refused:
-        found = f"the data directory {path} cannot be written to: {refused.strerror}"
-        return Finding("data directory", False, found, "Choose another with --data-dir.")
     finally:
         for each in made:
             with suppress(OSError):

@@ -23,6 +23,7 @@ import signal
 import stat
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import structlog
@@ -94,6 +95,11 @@ class DataDir:
         """Once an append-only file holds the same."""
         (self.path / "dump.rdb").unlink()
 
+    def free_bytes(self) -> int:
+        """What its disk has left. Raises StoreUnsuitable if nothing can be written to it."""
+        with self._writing(), tempfile.TemporaryFile(dir=self.path):
+            return shutil.disk_usage(self.path).free
+
     def claim(self) -> int:
         """Takes the directory for this process; the lock's descriptor. Raises StoreUnsuitable if taken."""
         descriptor = self._open("service.lock")
@@ -146,8 +152,13 @@ class DataDir:
         return False
 
     def _open(self, name: str) -> int:
-        try:
+        with self._writing():
             return os.open(self.path / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as refused:
             raise StoreUnsuitable(
                 f"the data directory {self.path} cannot be written to: {refused.strerror}",
